@@ -10,7 +10,7 @@ import math
 import os
 import random
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -127,7 +127,7 @@ def progress(iterable: Iterable[T], description: str = "", total: int | None = N
     The bar is taken away when the loop ends, so that a saved notebook holds none of it; a notebook that runs without a
     front end (nbval, nbconvert) and a program whose stderr is a file show none.
     """
-    if total is None and hasattr(iterable, "__len__"):
+    if total is None and isinstance(iterable, Sized):
         total = len(iterable)
     if _in_live_notebook():
         yield from _notebook_progress(iterable, description, total)

@@ -1,1 +1,6 @@
-"""evaluation"""
+"""What a trained model gets right and wrong: predictions, metrics, and the mistakes themselves."""
+
+from dlcourse.evaluation.errors import misclassified
+from dlcourse.evaluation.metrics import Predictions, accuracy, classification_summary, confusion_matrix, predict_all
+
+__all__ = ["Predictions", "accuracy", "classification_summary", "confusion_matrix", "misclassified", "predict_all"]
