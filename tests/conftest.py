@@ -9,6 +9,11 @@ import random
 import numpy as np
 import pytest
 import torch
+from notebook_budget import NotebookBudget
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(NotebookBudget(), "notebook-budget")
 
 
 @pytest.fixture(autouse=True)
