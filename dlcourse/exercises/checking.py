@@ -25,6 +25,10 @@ class Mistake(Exception):
     """What is wrong with an answer, said to the learner."""
 
 
+class MissingAttribute(Mistake, AttributeError):
+    """An answer lacks an attribute; also an AttributeError, so that `hasattr(answer, name)` works."""
+
+
 class NotAttempted(Exception):
     """The answer is still the stub."""
 
@@ -33,7 +37,8 @@ class Answer:
     """A learner's answer, callable like the original, that turns whatever goes wrong into a Mistake.
 
     Prints are swallowed, an exception is reported with the arguments, a result of None and a changed input are
-    mistakes. A module that the answer returns or builds is wrapped again; `value` is what was given.
+    mistakes. A module that the answer returns or builds is wrapped again. Attributes are the answer's own
+    (`answer.weight`); `value` is what was given.
 
     A stub is `raise NotImplementedError` in a function or class, and `...` for a value.
     """
@@ -56,7 +61,7 @@ class Answer:
                 raise Mistake(f"It raises NotImplementedError for {given}: {error}") from None
             raise NotAttempted from None
         except (Exception, SystemExit) as error:
-            raise Mistake(f"It raises {type(error).__name__} for {given}: {_first_line(error)}") from None
+            raise Mistake(f"It raises {type(error).__name__} for {given}: {first_line(error)}") from None
         if result is ...:
             raise NotAttempted
         if result is None:
@@ -66,10 +71,12 @@ class Answer:
         return Answer(result) if isinstance(result, nn.Module) and result is not self.value else result
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # copy and pickle ask for these before `value` exists
+            raise AttributeError(name)
         try:
             return getattr(self.value, name)
         except AttributeError:
-            raise Mistake(f"The answer has no `{name}`.") from None
+            raise MissingAttribute(f"The answer has no `{name}`.") from None
 
 
 def compare(
@@ -84,16 +91,11 @@ def compare(
 ) -> None:
     """Raise Mistake unless `got` equals `want` in type, shape, dtype and value.
 
-    `mistakes` maps a sentence part that names a mistake to the value it leads to (or a function that computes it); the
-    first that matches is named. `given` says what the answer was given, `what` which part of its answer this is.
+    `mistakes` maps a sentence part that names a mistake to the value it leads to; the first that matches is named. A
+    function that computes the value is called only when it is needed, and may raise where the mistake cannot be made
+    (an axis too many). `given` says what the answer was given, `what` which part of its answer this is.
     """
-    if isinstance(want, (bool, str)) or want is None:
-        right = isinstance(got, type(want)) and got == want
-    elif isinstance(want, (torch.Tensor, np.ndarray)) and type(got) is not type(want) and not isinstance(got, type(want)):
-        raise Mistake(_name(got, mistakes, rtol, atol) or f"Given {given}, {what} is {describe(got)}, not a {type(want).__name__}.")
-    else:
-        right = _equal(got, want, rtol, atol)
-    if not right:
+    if not _equal(got, want, rtol, atol):
         named = _name(got, mistakes, rtol, atol)
         raise Mistake(f"{named} " * bool(named) + f"Given {given}, {what} {_difference(got, want, rtol, atol)}")
 
@@ -115,8 +117,12 @@ def _describe_one(value: Any) -> str:
         return f"a {dtype} {kind} of shape {tuple(value.shape)}"
     if isinstance(value, nn.Module):
         return f"a {type(value).__name__} module"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
     if callable(value):
         return f"the function {getattr(value, '__name__', type(value).__name__)}"
+    if isinstance(value, (tuple, list)) and any(isinstance(item, (torch.Tensor, np.ndarray)) for item in value):
+        return f"{type(value).__name__} of ({describe(*value)})"
     text = repr(_rounded(value))
     return text if len(text) <= 80 else text[:77] + "..."
 
@@ -141,25 +147,31 @@ def _equal(got: Any, want: Any, rtol: float, atol: float) -> bool:
             _equal(got[key], want[key], rtol, atol) for key in want
         )
     if isinstance(want, (torch.Tensor, np.ndarray)):
-        if type(got) is not type(want) and not isinstance(got, type(want)):
+        if not isinstance(got, type(want)) or got.shape != want.shape or got.dtype != want.dtype:
             return False
-        if got.shape != want.shape or got.dtype != want.dtype:
-            return False
-        return _close(got, want, rtol, atol)
-    if isinstance(want, (int, float, np.number)) and not isinstance(want, bool):
+        return bool(_close(got, want, rtol, atol).all())
+    if isinstance(want, bool):
+        return isinstance(got, (bool, np.bool_)) and bool(got) == want
+    if isinstance(want, (int, float, np.number)):
         number = _number(got)
         return number is not None and bool(np.isclose(number, float(want), rtol=rtol, atol=atol, equal_nan=True))
     return type(got) is type(want) and bool(got == want)
 
 
-def _close(got: Any, want: Any, rtol: float, atol: float) -> bool:
-    with torch.no_grad():
-        a, b = torch.as_tensor(got), torch.as_tensor(want)
-        return bool(torch.isclose(a.double(), b.double(), rtol=rtol, atol=atol, equal_nan=True).all())
+def _close(got: Any, want: Any, rtol: float, atol: float) -> torch.Tensor:
+    return torch.isclose(_wide(got), _wide(want), rtol=rtol, atol=atol, equal_nan=True)
+
+
+def _wide(value: Any) -> torch.Tensor:
+    """Numbers of any dtype on any device, as float64 (or complex128) on the CPU."""
+    tensor = torch.as_tensor(value).detach().cpu()
+    return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
 
 
 def _number(value: Any) -> float | None:
     try:
+        if isinstance(value, torch.Tensor):
+            value = value.detach()  # float() of a tensor that requires grad warns
         return None if isinstance(value, (str, bool)) else float(value)
     except (TypeError, ValueError, RuntimeError):
         return None
@@ -167,24 +179,35 @@ def _number(value: Any) -> float | None:
 
 def _name(got: Any, mistakes: Mapping[str, Any] | None, rtol: float, atol: float) -> str | None:
     for sentence, wrong in (mistakes or {}).items():
-        value = wrong() if callable(wrong) else wrong
-        if _equal(got, value, rtol, atol):
-            return f"It {sentence}."
+        with contextlib.suppress(Exception):
+            if _equal(got, wrong() if callable(wrong) else wrong, rtol, atol):
+                return f"It {sentence}."
     return None
 
 
 def _difference(got: Any, want: Any, rtol: float, atol: float) -> str:
     if isinstance(want, (torch.Tensor, np.ndarray)):
+        if not isinstance(got, type(want)):
+            return f"is {describe(got)}, not {'a Tensor' if isinstance(want, torch.Tensor) else 'an ndarray'}."
         if got.shape != want.shape:
             return f"has shape {tuple(got.shape)} where {tuple(want.shape)} is expected."
         if got.dtype != want.dtype:
             return f"has dtype {got.dtype} where {want.dtype} is expected."
-        a, b = torch.as_tensor(got).detach().double(), torch.as_tensor(want).detach().double()
-        off = ~torch.isclose(a, b, rtol=rtol, atol=atol, equal_nan=True)
-        index = tuple(int(i) for i in off.nonzero()[0])
+        index = tuple((~_close(got, want, rtol, atol)).nonzero()[0].tolist())
         at = f" at {list(index)}" if index else ""
-        return f"is {a[index].item():.4g}{at} where {b[index].item():.4g} is expected."
-    return f"is {describe(got)} where {describe(want)} is expected."
+        return f"is {_wide(got)[index].item():.4g}{at} where {_wide(want)[index].item():.4g} is expected."
+    if isinstance(want, (tuple, list)) and isinstance(got, (tuple, list)):
+        if len(got) != len(want):
+            return f"has {len(got)} elements where {len(want)} are expected."
+        keys: Any = range(len(want))
+    elif isinstance(want, Mapping) and isinstance(got, Mapping):
+        if got.keys() != want.keys():
+            return f"has the keys {list(got)} where {list(want)} are expected."
+        keys = want
+    else:
+        return f"is {describe(got)} where {describe(want)} is expected."
+    key = next(key for key in keys if not _equal(got[key], want[key], rtol, atol))
+    return f"at [{key!r}] {_difference(got[key], want[key], rtol, atol)}"
 
 
 def _snapshot(value: Any) -> Any:
@@ -199,15 +222,16 @@ def _snapshot(value: Any) -> Any:
 
 def _unchanged(before: Any, after: Any) -> bool:
     if isinstance(after, torch.Tensor):
-        return before.shape == after.shape and torch.equal(before.nan_to_num(), after.detach().nan_to_num())
+        return isinstance(before, torch.Tensor) and before.shape == after.shape and bool(_close(before, after, 0, 0).all())
     if isinstance(after, np.ndarray):
-        return bool(np.array_equal(before, after))
+        equal_nan = after.dtype.kind in "fc"
+        return isinstance(before, np.ndarray) and bool(np.array_equal(before, after, equal_nan=equal_nan))
     if isinstance(after, (list, tuple)):
-        return len(before) == len(after) and all(map(_unchanged, before, after))
+        return isinstance(before, list) and len(before) == len(after) and all(map(_unchanged, before, after))
     if isinstance(after, Mapping):
-        return before.keys() == after.keys() and all(_unchanged(before[key], after[key]) for key in after)
-    return True
+        return isinstance(before, dict) and before.keys() == after.keys() and all(_unchanged(before[k], after[k]) for k in after)
+    return before is after or (isinstance(after, (bool, int, float, str)) and bool(before == after))
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or ["(no message)"])[0]

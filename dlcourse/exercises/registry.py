@@ -24,7 +24,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from dlcourse.exercises.checking import Answer, Mistake, NotAttempted
+from dlcourse.exercises.checking import Answer, Mistake, NotAttempted, first_line
 
 _MACHINERY = {"registry", "checking"}
 _registered: dict[str, Exercise] = {}
@@ -62,14 +62,22 @@ def register(
     minutes: int,
     hints: tuple[str, ...],
 ) -> None:
-    """Add an exercise under "topic.name", where topic is the module that defines it. Needs at least two hints."""
-    if name in _registered:
+    """Add an exercise under "topic.name", where topic is the module that defines it. Needs at least two hints.
+
+    A module that is run again (a reload) registers the same exercise again; another one under a taken name is an error.
+    """
+    taken = _registered.get(name)
+    if taken and _origin(taken.verify) != _origin(verify):
         raise ValueError(f"exercise {name!r} is registered twice")
     if not (1 <= difficulty <= 5 and 1 <= importance <= 5):
         raise ValueError(f"{name}: difficulty={difficulty} and importance={importance} must lie in 1 … 5")
     if len(hints) < 2:
         raise ValueError(f"{name}: {len(hints)} hint(s); graded hints are at least two, the vaguest first")
     _registered[name] = Exercise(name, reference, verify, difficulty, importance, minutes, hints)
+
+
+def _origin(function: Callable[..., Any]) -> tuple[str, str]:
+    return function.__module__, function.__qualname__
 
 
 def topics() -> list[str]:
@@ -79,10 +87,10 @@ def topics() -> list[str]:
 
 
 def all_exercises() -> dict[str, Exercise]:
-    """Every exercise of the course by name, in the order in which its topic module registers it."""
+    """Every exercise of the course by name, topic by topic, each in the order in which its module registers it."""
     for topic in topics():
         importlib.import_module(f"dlcourse.exercises.{topic}")
-    return dict(_registered)
+    return dict(sorted(_registered.items(), key=lambda item: item[0].partition(".")[0]))
 
 
 def find(name: str) -> Exercise:
@@ -110,7 +118,7 @@ def examine(name: str, answer: Any) -> Verdict:
         except Mistake as mistake:
             return Verdict("wrong", f"not yet. {mistake}")
         except Exception as error:  # an answer of a kind that no check foresaw must not end in the checker's traceback
-            return Verdict("wrong", f"not yet. The answer cannot be used as asked: {type(error).__name__}: {error}")
+            return Verdict("wrong", f"not yet. The answer cannot be used as asked: {type(error).__name__}: {first_line(error)}")
         finally:
             random.setstate(python_state)
             np.random.set_state(numpy_state)  # noqa: NPY002
