@@ -1,1 +1,31 @@
-"""data"""
+"""Data: data sets, splits, transforms and loaders.
+
+Images travel as uint8 tensors of shape (3, H, W) until a transform makes them float32; labels are ints that index
+`dataset.classes`.
+"""
+
+from dlcourse.data.datasets import ImageArrays, load_dataset
+from dlcourse.data.files import CsvImageDataset, ImageFiles, image_folder, read_image
+from dlcourse.data.loaders import EpochSampler, balanced_sampler, class_weights, make_loader
+from dlcourse.data.splits import Split, load_split, save_split, stratified_split
+from dlcourse.data.transforms import channel_statistics, eval_transform, train_transform
+
+__all__ = [
+    "CsvImageDataset",
+    "EpochSampler",
+    "ImageArrays",
+    "ImageFiles",
+    "Split",
+    "balanced_sampler",
+    "channel_statistics",
+    "class_weights",
+    "eval_transform",
+    "image_folder",
+    "load_dataset",
+    "load_split",
+    "make_loader",
+    "read_image",
+    "save_split",
+    "stratified_split",
+    "train_transform",
+]
