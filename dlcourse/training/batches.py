@@ -1,0 +1,93 @@
+"""What the loop does to the batches of a loader: group them into windows, check them, count them, sum what they give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def windows(loader: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """Lists of `size` batches, the last one as short as it comes. No batch is taken before its window is asked for.
+
+    >>> list(windows("abcde", 2))
+    [['a', 'b'], ['c', 'd'], ['e']]
+    """
+    batches = iter(loader)
+    while window := list(islice(batches, size)):
+        yield window
+
+
+def unpack(batch: Any, number: int) -> tuple[Tensor, Tensor]:
+    """The inputs (B, …) and targets (B, …) of a batch. Raises ValueError naming the batch when it is anything else."""
+    if not isinstance(batch, tuple | list) or len(batch) != 2 or not all(isinstance(part, Tensor) for part in batch):
+        parts = ", ".join(type(part).__name__ for part in batch) if isinstance(batch, tuple | list) else ""
+        found = f"{type(batch).__name__} of ({parts})" if parts else type(batch).__name__
+        raise ValueError(f"batch {number} must be a pair of tensors (images, targets), but the loader gave a {found}")
+    inputs, targets = batch
+    if inputs.ndim == 0 or targets.ndim == 0 or len(inputs) != len(targets) or len(targets) == 0:
+        shapes = f"{tuple(inputs.shape)} and {tuple(targets.shape)}"
+        raise ValueError(f"batch {number}: inputs and targets must hold the same number of samples, but are {shapes}")
+    return inputs, targets
+
+
+def are_labels(outputs: Tensor, targets: Tensor) -> bool:
+    """Whether this is classification: logits (B, K) against integer class labels (B,)."""
+    return outputs.ndim == 2 and targets.ndim == 1 and not (targets.is_floating_point() or targets.dtype == torch.bool)
+
+
+def check_labels(targets: Tensor, num_classes: int, number: int) -> None:
+    """Raise ValueError for a label outside 0 … num_classes−1, before the loss meets it: on a GPU it would end the process."""
+    low, high = torch.aminmax(targets)
+    for label in (int(low), int(high)):
+        if not 0 <= label < num_classes:
+            raise ValueError(
+                f"batch {number} holds the label {label}, outside the model's classes 0 … {num_classes - 1}; "
+                f"check the class mapping, or create the model with more classes"
+            )
+
+
+class Means:
+    """Means over samples, not over batches: a last batch of 2 counts 2, not as much as a batch of 64.
+
+    What is added stays on its device until `read` or `result` asks for it, so that adding never waits for a GPU.
+    """
+
+    def __init__(self) -> None:
+        self.batches = 0
+        self.samples = 0
+        self.sums: dict[str, float] = {}
+        self._unread: list[tuple[str, Tensor, int]] = []
+
+    def add(self, loss: Tensor, outputs: Tensor, targets: Tensor) -> None:
+        """Count a batch: its mean loss (a scalar) and, for class labels, how many of its outputs are right."""
+        self.batches += 1
+        self.samples += len(targets)
+        self._unread.append(("loss", loss.detach(), len(targets)))
+        if are_labels(outputs, targets):
+            self._unread.append(("accuracy", (outputs.detach().argmax(dim=1) == targets).sum(), 1))
+
+    def read(self) -> dict[str, float]:
+        """The sums so far, read from the device (this waits for it)."""
+        for name, value, weight in self._unread:
+            self.sums[name] = self.sums.get(name, 0.0) + weight * value.item()
+        self._unread.clear()
+        return self.sums
+
+    def result(self) -> dict[str, float]:
+        """The means: "loss", and "accuracy" for class labels. Raises ValueError when no batch was added."""
+        if self.samples == 0:
+            raise ValueError("the loader is empty: it gave no batch (is the data set smaller than a batch of drop_last?)")
+        return {name: total / self.samples for name, total in self.read().items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums as plain numbers, for a checkpoint in the middle of an epoch."""
+        return {"batches": self.batches, "samples": self.samples, "sums": dict(self.read())}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from saved sums."""
+        self.batches, self.samples, self.sums = state["batches"], state["samples"], dict(state["sums"])
+        self._unread.clear()
