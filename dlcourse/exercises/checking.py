@@ -123,6 +123,8 @@ def _describe_one(value: Any) -> str:
         return f"the function {getattr(value, '__name__', type(value).__name__)}"
     if isinstance(value, (tuple, list)) and any(isinstance(item, (torch.Tensor, np.ndarray)) for item in value):
         return f"{type(value).__name__} of ({describe(*value)})"
+    if " at 0x" in repr(value) or "\n" in repr(value):  # a loader, an optimizer: their repr says nothing or too much
+        return f"an object of type {type(value).__name__}"
     text = repr(_rounded(value))
     return text if len(text) <= 80 else text[:77] + "..."
 
