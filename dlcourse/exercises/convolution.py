@@ -22,7 +22,7 @@ def output_size(size: int, kernel_size: int, *, stride: int = 1, padding: int = 
     return (size + 2 * padding - extent) // stride + 1
 
 
-# What goes wrong, as a formula of (room, size, kernel_size, stride, padding, dilation); room is how far the window can move.
+# Wrong formulas of (room, size, kernel_size, stride, padding, dilation); room is how far the window can move.
 WRONG_SIZES: dict[str, Callable[[int, int, int, int, int, int], int]] = {
     "counts the steps the window can take, and forgets the place where it starts: add 1":
         lambda room, n, k, s, p, d: room // s,

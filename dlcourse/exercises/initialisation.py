@@ -26,8 +26,8 @@ def _network(bias: bool) -> tuple[nn.Sequential, nn.Linear]:
     """Layers wide enough that a standard deviation is known to 3 %, with fan-in and fan-out well apart."""
     head = nn.Linear(300, 60, bias=bias)
     model = nn.Sequential(
-        nn.Conv2d(16, 96, 3, bias=bias), nn.BatchNorm2d(96), nn.ReLU(),
-        nn.Sequential(nn.Conv2d(96, 48, (1, 5), bias=bias), nn.GroupNorm(4, 48), nn.ReLU()),
+        nn.Conv2d(16, 64, 3, bias=bias), nn.BatchNorm2d(64), nn.ReLU(),
+        nn.Sequential(nn.Conv2d(64, 48, (1, 5), bias=bias), nn.GroupNorm(4, 48), nn.ReLU()),
         nn.Flatten(), nn.Linear(48, 300, bias=bias), nn.LayerNorm(300), head,
     )
     for parameter in model.parameters():  # so that nothing is right by being left alone
@@ -73,6 +73,7 @@ def _check_layer(name: str, module: nn.Conv2d | nn.Linear, is_head: bool) -> Non
         "counts the outputs (fan-out) instead of the inputs": math.sqrt(2 / fan_out),
         "is Xavier's rule, made for a network without ReLU": math.sqrt(2 / (fan_in + fan_out)),
         "forgets the 2 that makes up for what ReLU sets to zero": math.sqrt(1 / fan_in),
+        "is PyTorch's default, with a sixth of the variance": math.sqrt(1 / (3 * fan_in)),
         "forgets the pixels of the kernel in fan-in": math.sqrt(2 / weight.shape[1]),
         "takes the variance 2 / fan_in for the standard deviation": 2 / fan_in,
         "treats every layer as the head": 0.001,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.autograd import grad
 
 from dlcourse.exercises.checking import Answer, Mistake, compare, describe
 from dlcourse.exercises.registry import register
@@ -39,7 +40,8 @@ def batch_norm(
 
 
 def check_batch_norm(answer: Answer) -> str:
-    small = torch.tensor([[[[1.0, 3.0]], [[10.0, 20.0]]], [[[5.0, 11.0]], [[30.0, 40.0]]]])  # (2, 2, 1, 2): means 5 and 25
+    # (2, 2, 1, 2): the channels' means are 5 and 25.
+    small = torch.tensor([[[[1.0, 3.0]], [[10.0, 20.0]]], [[[5.0, 11.0]], [[30.0, 40.0]]]])
     cases = [
         (small, torch.ones(2), torch.zeros(2)),
         (small, torch.tensor([2.0, 3.0]), torch.tensor([0.5, -1.0])),
@@ -81,7 +83,7 @@ def _compare_one(answer: Answer, tensors: Tensors, options: dict[str, Any]) -> N
     result = answer(*tensors, **options)
     text = describe(*tensors, **options)
     if not isinstance(result, (tuple, list)) or len(result) != 3:
-        raise Mistake(f"It returns {describe(result)}; three tensors are asked for: the output, running_mean, running_var.")
+        raise Mistake(f"It returns {describe(result)}; three tensors are asked for: output, running_mean, running_var.")
     wanted = batch_norm(*tensors, **options)
     given = _Given(*tensors, **options)
     parts = (("the output", _output_mistakes), ("running_mean", _mean_mistakes), ("running_var", _var_mistakes))
@@ -113,7 +115,7 @@ def _output_mistakes(given: _Given) -> Mistakes:
         "forgets the bias": lambda: affine(norm(*used), bias=0 * ones),
         "adds eps to the standard deviation; it belongs under the root":
             lambda: affine(norm(*used, eps=0, root=lambda v: v.sqrt() + given.eps)),
-        "forgets eps": lambda: affine(norm(*used, eps=0)),
+        "does not use the eps it is given": lambda: affine(norm(*used, eps=0)),
         "divides by the variance instead of its root": lambda: affine(norm(*used, root=torch.clone)),
         "does not divide by the standard deviation": lambda: affine(x - used[0]),
     }
@@ -145,6 +147,7 @@ def _mean_mistakes(given: _Given) -> Mistakes:
     return {
         "never updates the running mean": old,
         "takes momentum the wrong way round: it is the weight of the new batch": torch.lerp(new, old, momentum),
+        "does not use the momentum it is given": torch.lerp(old, new, 0.1),
         "replaces the running mean by the batch's": new,
         "adds momentum times the batch's mean and keeps all of the old one": old + momentum * new,
     }
@@ -180,8 +183,8 @@ def _check_gradients(answer: Answer) -> None:
         for name, tensor in (("x", x), ("weight", weight), ("bias", bias)):
             ours = None
             if out.requires_grad:
-                ours = torch.autograd.grad((out * slopes).sum(), tensor, retain_graph=True, allow_unused=True)[0]
-            theirs = torch.autograd.grad((want * slopes).sum(), tensor, retain_graph=True)[0]
+                ours = grad((out * slopes).sum(), tensor, retain_graph=True, allow_unused=True)[0]
+            theirs = grad((want * slopes).sum(), tensor, retain_graph=True)[0]
             if ours is None:
                 raise Mistake(f"It cuts the gradient of {name}.")
             treated = {"treats the batch's mean and variance as constants: the gradient goes through them too": constant}

@@ -2,7 +2,6 @@
 
 import math
 
-import torch
 from planting import mistake
 from torch import nn
 
@@ -46,19 +45,23 @@ build(
     draw=lambda w: nn.init.kaiming_normal_(w, mode="fan_out", nonlinearity="relu"),
 )
 build("gain_one", "forgets the 2", draw=lambda w: nn.init.kaiming_normal_(w, nonlinearity="linear"))
+build("pytorch_default", "is PyTorch's default", draw=lambda w: nn.init.kaiming_uniform_(w, a=math.sqrt(5)))
 build("no_kernel_area", "forgets the pixels of the kernel", draw=normal(lambda w: math.sqrt(2 / w.shape[1])))
-build("variance_for_std", "takes the variance 2 / fan_in for the standard deviation", draw=normal(lambda w: 2 / w[0].numel()))
+build("variance_for_std", "takes the variance 2 / fan_in for", draw=normal(lambda w: 2 / w[0].numel()))
 build("all_like_the_head", "treats every layer as the head", draw=normal(lambda w: 0.001))
 build("biases_left", "does not set the biases to zero", bias=lambda b: None)
-build("top_level_only", "leaves the weights of some layers alone", pick=lambda model: layers(nn.Sequential(*[
-    m for m in model if not isinstance(m, nn.Sequential)
-])))
-build("positive_weights", "does not centre the weights on zero", draw=lambda w: w.copy_(
-    torch.randn_like(w) * math.sqrt(2 / w[0].numel()) + 0.1
-) if not w.requires_grad else nn.init.normal_(w, mean=0.1, std=math.sqrt(2 / w[0].numel())))
-build("conv_only", "In layer 5, Linear.* leaves|leaves the weights of some layers alone. In layer 5", pick=lambda model: [
-    m for m in layers(model) if isinstance(m, nn.Conv2d) or m.weight.shape[0] == 60
-])
+build(
+    "top_level_only", r"leaves the weights of some layers alone\. In layer 3\.0",
+    pick=lambda model: [m for m in model if isinstance(m, (nn.Conv2d, nn.Linear))],
+)
+build(
+    "not_centred", "does not centre the weights on zero",
+    draw=lambda w: nn.init.normal_(w, mean=0.1, std=math.sqrt(2 / w[0].numel())),
+)
+build(
+    "convolutions_only", r"leaves the weights of some layers alone\. In layer 5",
+    pick=lambda model: [m for m in layers(model) if isinstance(m, nn.Conv2d)],
+)
 
 
 @mistake("initialisation.kaiming", says="fails on a layer without a bias")

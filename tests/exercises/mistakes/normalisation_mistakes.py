@@ -60,7 +60,7 @@ plant(
 plant("forgets the weight and the bias", "no_affine", affine=lambda x, weight, bias: x)
 plant("forgets the bias", "no_bias", affine=lambda x, weight, bias: wide(weight) * x)
 plant(r"forgets the weight\.", "no_weight", affine=lambda x, weight, bias: x + wide(bias))
-plant("forgets eps", "no_eps", divide=lambda centred, var, eps: centred / torch.sqrt(var))
+plant("does not use the eps it is given", "no_eps", divide=lambda centred, var, eps: centred / torch.sqrt(var))
 plant(
     "adds eps to the standard deviation", "eps_outside_the_root",
     divide=lambda centred, var, eps: centred / (torch.sqrt(var) + eps),
@@ -73,6 +73,10 @@ plant(
     "takes momentum the wrong way round: it is the weight of the new batch", "momentum_reversed",
     mean=lambda old, new, momentum: momentum * old + (1 - momentum) * new,
     var=lambda old, x, momentum: momentum * old + (1 - momentum) * x.var(DIMS),
+)
+plant(
+    "does not use the momentum it is given", "momentum_fixed",
+    mean=lambda old, new, momentum: torch.lerp(old, new, 0.1), var=lambda old, x, momentum: torch.lerp(old, x.var(DIMS), 0.1),
 )
 plant(
     "adds momentum times the batch's mean and keeps all of the old one", "running_sum",
