@@ -1,0 +1,270 @@
+"""The Trainer: the loop of `engine`, with everything a run needs around it.
+
+It adds what is tedious by hand: precision, clipping, an average of the weights, the schedule, callbacks, the best
+weights, and checkpoints from which an interrupted run goes on bit for bit as if nothing had happened, also in the
+middle of an epoch. For that, a checkpoint keeps the state of each random generator twice: as it was when the epoch
+began (from it the loader deals the same batches again; those already used are thrown away) and as it was when the
+checkpoint was written. Exactness needs the same loader, the same number of workers, and no `persistent_workers`, whose
+own generators nobody can read.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from dlcourse.runtime import get_device, progress, seed_everything
+from dlcourse.training.batches import Means, windows
+from dlcourse.training.callbacks import BestCheckpoint, Callback, PrintEpochs
+from dlcourse.training.checkpoint import save_checkpoint
+from dlcourse.training.config import MONITORS, TrainerConfig
+from dlcourse.training.engine import LossFunction, NonFiniteLoss, evaluate, train_step
+from dlcourse.training.history import History
+from dlcourse.training.interrupts import Interrupts
+from dlcourse.training.rng import generator_states, restore_generators, restore_rng, rng_state, set_epoch
+from dlcourse.training.run_state import RunState, pack, unpack_into
+
+
+class Trainer:
+    """One training run of a model.
+
+        trainer = Trainer(model, optimizer, nn.functional.cross_entropy, config=TrainerConfig(epochs=10))
+        history = trainer.fit(train_loader, val_loader)
+
+    The model is moved to `device` (default: the fastest one here). `loss_fn(outputs, targets)` is the mean over a batch.
+    The scheduler steps as `config.scheduler_interval` says; ReduceLROnPlateau after each epoch, with the monitored metric.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        loss_fn: LossFunction,
+        scheduler: LRScheduler | None = None,
+        *,
+        config: TrainerConfig,
+        callbacks: Sequence[Callback] = (),
+        device: torch.device | str | None = None,
+    ) -> None:
+        self.device = torch.device(device) if device is not None else get_device()
+        _check_precision(config, self.device)
+        _check_interval(config, scheduler)
+        self.model = model.to(self.device)
+        if config.channels_last:
+            model.to(memory_format=torch.channels_last)  # convolutions pass the format on
+        self.optimizer, self.loss_fn, self.scheduler, self.config = optimizer, loss_fn, scheduler, config
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")
+        # use_buffers: batch norm's running statistics are averaged with the weights that they belong to.
+        average = get_ema_multi_avg_fn(config.ema) if config.ema else None
+        self.ema = AveragedModel(model, multi_avg_fn=average, use_buffers=True) if config.ema else None
+        self.callbacks = list(callbacks)
+        self.last_path = Path(config.checkpoint_dir, "last.pt") if config.checkpoint_dir is not None else None
+        if config.checkpoint_dir is not None:
+            self.callbacks.append(BestCheckpoint(Path(config.checkpoint_dir, "best.pt")))
+        if config.verbose:
+            self.callbacks.append(PrintEpochs())
+
+        self.history = History()
+        self.state = RunState()
+        self._begun = False
+        self._interrupts = Interrupts()
+        self._loaders: tuple[Any, Any] = ((), ())
+
+    @property
+    def evaluated_model(self) -> nn.Module:
+        """The model that is evaluated and kept as the best: the moving average when there is one."""
+        return self.model if self.ema is None else self.ema.module
+
+    @property
+    def _parts(self) -> dict[str, Any]:
+        return {"optimizer": self.optimizer, "scheduler": self.scheduler, "scaler": self.scaler, "ema": self.ema}
+
+    def fit(self, train_loader: Iterable[Any], val_loader: Iterable[Any]) -> History:
+        """Train until `config.epochs` are done or a callback says stop; the model then holds the best epoch's weights.
+
+        Ctrl-C ends the run after the step in progress: `history.interrupted` is True, the model keeps its last weights,
+        last.pt is written (with a checkpoint_dir), and a line says how to go on. A run that is over stays over.
+
+        Raises NonFiniteLoss when a loss or the weights turn NaN (last.pt stays the one from before), ValueError for an
+        empty loader, a batch that is not a pair of tensors, a label outside the classes, a metric that is not measured.
+        """
+        self._begin(train_loader, val_loader)
+        with self._interrupts:
+            try:
+                self._call("on_fit_start")
+                while self.state.epoch < self.config.epochs and not self.state.stop:
+                    self._train_epoch(train_loader)
+                    metrics = evaluate(self.evaluated_model, val_loader, self.loss_fn, amp=self.config.amp)
+                    with self._interrupts.held():
+                        self._end_epoch(metrics)
+            except KeyboardInterrupt:
+                with self._interrupts.held(raise_after=False):
+                    self._end_interrupted()
+            except NonFiniteLoss as error:
+                kept = f"; {self.last_path} is the last good checkpoint" if self._has_checkpoint() else ""
+                raise NonFiniteLoss(f"{error}{kept}. A smaller learning rate or clip_norm often helps.") from None
+            finally:
+                self._call("on_fit_end")
+        if self.config.restore_best and self.state.best_weights is not None and not self.history.interrupted:
+            self.model.load_state_dict(self.state.best_weights)
+        return self.history
+
+    def resume(self, path: str | Path) -> Trainer:
+        """Take over a run's state from its last.pt, so that `fit` goes on where it was; returns this Trainer.
+
+        Make the Trainer as the interrupted one was made (`config.epochs` may be larger), and call `fit` with loaders made
+        the same way. Raises CheckpointError when the file cannot be used or does not fit.
+        """
+        unpack_into(path, self.model, self.state, self.history, self.callbacks, self._parts)
+        self._begun = True
+        return self
+
+    def _begin(self, train_loader: Any, val_loader: Any) -> None:
+        for name, loader in (("train_loader", train_loader), ("val_loader", val_loader)):
+            if hasattr(loader, "__len__") and len(loader) == 0:
+                raise ValueError(f"{name} is empty: it has no batch")
+        if self._interrupts.broken:
+            raise RuntimeError("this run broke off in the middle of a step: make a new Trainer, and resume from last.pt")
+        self._loaders = (train_loader, val_loader)
+        self.history.interrupted = False
+        if not self._begun:
+            seed_everything(self.config.seed)
+            self.state.epoch_start = self._random_states()
+            self._begun = True
+        if self.state.step and getattr(train_loader, "persistent_workers", False):
+            warnings.warn("a loader with persistent_workers resumes, but not bit for bit", stacklevel=3)
+
+    def _train_epoch(self, loader: Any) -> None:
+        """The steps of this epoch that are still to do."""
+        self.model.train()
+        self.optimizer.zero_grad()
+        batches = self._remaining_batches(loader)
+        total = len(loader) - self.state.means.batches if hasattr(loader, "__len__") else None
+        for window in windows(progress(batches, f"epoch {self.state.epoch + 1}", total), self.config.accumulate):
+            with self._interrupts.held():
+                self._train_step(window)
+        self.state.means.result()  # complains when there was no batch
+
+    def _remaining_batches(self, loader: Any) -> Iterator[Any]:
+        """The batches of this epoch without those that the run used before it was interrupted."""
+        set_epoch(loader, self.state.epoch)
+        restore_rng(self.state.epoch_start["rng"])
+        restore_generators(self._loaders, self.state.epoch_start["generators"])
+        batches = iter(loader)
+        used = self.state.means.batches
+        if len(list(islice(batches, used))) < used:
+            raise ValueError(f"train_loader ends before batch {used}, where the run was: it is not the run's loader")
+        if used:
+            restore_rng(self.state.rng)
+        return batches
+
+    def _random_states(self) -> dict[str, Any]:
+        return {"rng": rng_state(), "generators": generator_states(self._loaders)}
+
+    def _train_step(self, window: Sequence[Any]) -> None:
+        where = self._where(self.state.step + 1)
+        scale = self.scaler.get_scale()
+        train_step(
+            self.model, window, self.loss_fn, self.optimizer, self.state.means, where,
+            clip_norm=self.config.clip_norm, amp=self.config.amp, scaler=self.scaler,
+        )  # fmt: skip
+        self.state.step += 1
+        skipped = self.scaler.get_scale() < scale  # fp16 gradients overflowed: the scaler left the weights alone
+        if self.ema is not None:
+            self.ema.update_parameters(self.model)
+        if self.scheduler is not None and self._steps_per_update and not skipped:
+            self.scheduler.step()
+        self._call("on_step_end")
+        self.state.rng = rng_state()
+        if self.config.checkpoint_every and self.state.step % self.config.checkpoint_every == 0:
+            self._save()
+
+    @property
+    def _steps_per_update(self) -> bool:
+        return self.config.scheduler_interval == "step" and not isinstance(self.scheduler, ReduceLROnPlateau)
+
+    def _end_epoch(self, metrics: dict[str, float]) -> None:
+        """Record the epoch, keep its weights if they are the best, step the schedule, and save."""
+        if not math.isfinite(metrics["loss"]):
+            raise NonFiniteLoss(f"the validation loss is NaN or infinite after {self._where(self.state.step)}")
+        means = self.state.means.result()
+        record: dict[str, float] = {"epoch": self.state.epoch + 1}
+        for name in metrics:
+            record |= {f"train_{name}": means[name], f"val_{name}": metrics[name]}
+        record["learning_rate"] = float(self.optimizer.param_groups[0]["lr"])
+        if self.config.monitor not in record:
+            raise ValueError(f"monitor={self.config.monitor!r} is not measured; choose one of {', '.join(record)}")
+        self.history.epochs.append(record)
+        monitored = record[self.config.monitor]
+        self._keep_best(monitored)
+        if isinstance(self.scheduler, ReduceLROnPlateau):
+            self.scheduler.step(monitored)
+        elif self.scheduler is not None and not self._steps_per_update:
+            self.scheduler.step()
+        self.state.epoch += 1
+        self.state.means = Means()
+        self._call("on_epoch_end", record)
+        self.state.epoch_start = self._random_states()  # of the next epoch
+        self.state.rng = self.state.epoch_start["rng"]
+        self._save()
+
+    def _keep_best(self, value: float) -> None:
+        best, sign = self.state.best_value, 1 if MONITORS[self.config.monitor] == "max" else -1
+        if best is None or sign * value > sign * best:
+            self.state.best_value = value
+            self.state.best_weights = {k: tensor.clone() for k, tensor in self.evaluated_model.state_dict().items()}
+            self.history.best_epoch = self.state.epoch + 1
+
+    def _end_interrupted(self) -> None:
+        self.history.interrupted = True
+        where = f"Interrupted in epoch {self.state.epoch + 1}, after step {self.state.step}."
+        if self._interrupts.broken:
+            print(f"{where} The next one was cut short" + (f": resume from {self.last_path}" if self._has_checkpoint() else ""))
+        elif self.last_path is None:
+            print(f"{where} Call fit again to go on; without a checkpoint_dir nothing was saved.")
+        else:
+            self._save()
+            print(f"{where} Call fit again to go on; in a new process: trainer.resume({str(self.last_path)!r}).fit(…)")
+
+    def _save(self) -> None:
+        """Write last.pt: all that `resume` needs."""
+        if self.last_path is None:
+            return
+        for name, tensor in self.model.state_dict().items():
+            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                raise NonFiniteLoss(f"the weights turned NaN or infinite at {self._where(self.state.step)}: {name}")
+        parts = pack(self.state, self.history, self.callbacks, self._parts)
+        save_checkpoint(self.last_path, self.model, **parts)
+
+    def _has_checkpoint(self) -> bool:
+        return self.last_path is not None and self.last_path.exists()
+
+    def _where(self, step: int) -> str:
+        return f"epoch {self.state.epoch + 1}, step {step}"
+
+    def _call(self, moment: str, *arguments: Any) -> None:
+        for callback in self.callbacks:
+            try:
+                getattr(callback, moment)(self, *arguments)
+            except KeyboardInterrupt:  # raised by the callback itself: finish what is in progress first, as for Ctrl-C
+                self._interrupts.request()
+
+
+def _check_precision(config: TrainerConfig, device: torch.device) -> None:
+    if config.amp == "fp16" and device.type == "cpu":
+        raise ValueError("amp='fp16' needs a GPU, but the device is the CPU; use amp='bf16' or amp='off'")
+
+
+def _check_interval(config: TrainerConfig, scheduler: LRScheduler | None) -> None:
+    if isinstance(scheduler, OneCycleLR | CyclicLR) and config.scheduler_interval != "step":
+        name = type(scheduler).__name__
+        raise ValueError(f"{name} steps after each update of the weights: set scheduler_interval='step' in the config")
