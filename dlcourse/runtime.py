@@ -97,7 +97,7 @@ def expect(name: str, value: Any, low: float | None = None, high: float | None =
         raise ValueError(f"expect({name!r}, …) needs low, high or both; show() prints a value without a check")
     if low is not None and high is not None and low > high:
         raise ValueError(f"expect({name!r}, …): low={low} is greater than high={high}")
-    number = float(value)
+    number = float(value.detach() if isinstance(value, torch.Tensor) else value)  # torch warns about a graph otherwise
     if high is None:
         bounds = f"at least {low:g}"
     elif low is None:
