@@ -1,4 +1,4 @@
-"""What the loop does to the batches of a loader: group them into windows, check them, count them, sum what they give."""
+"""What the loop does to the batches of a loader: group them into windows, check them, and average what they give."""
 
 from __future__ import annotations
 
@@ -21,6 +21,14 @@ def windows(loader: Iterable[Any], size: int) -> Iterator[list[Any]]:
         yield window
 
 
+def set_epoch(loader: Any, epoch: int) -> None:
+    """Tell the samplers that ask for it which epoch begins (0, 1, …), as `DistributedSampler` does."""
+    for name in ("sampler", "batch_sampler"):
+        sampler: Any = getattr(loader, name, None)
+        if hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(epoch)
+
+
 def unpack(batch: Any, number: int) -> tuple[Tensor, Tensor]:
     """The inputs (B, …) and targets (B, …) of a batch. Raises ValueError naming the batch when it is anything else."""
     if not isinstance(batch, tuple | list) or len(batch) != 2 or not all(isinstance(part, Tensor) for part in batch):
@@ -40,7 +48,7 @@ def are_labels(outputs: Tensor, targets: Tensor) -> bool:
 
 
 def check_labels(targets: Tensor, num_classes: int, number: int) -> None:
-    """Raise ValueError for a label outside 0 … num_classes−1, before the loss meets it: on a GPU it would end the process."""
+    """Raise ValueError for a label outside 0 … num_classes−1, before the loss meets it (a GPU would end the process)."""
     low, high = torch.aminmax(targets)
     for label in (int(low), int(high)):
         if not 0 <= label < num_classes:
@@ -80,7 +88,7 @@ class Means:
     def result(self) -> dict[str, float]:
         """The means: "loss", and "accuracy" for class labels. Raises ValueError when no batch was added."""
         if self.samples == 0:
-            raise ValueError("the loader is empty: it gave no batch (is the data set smaller than a batch of drop_last?)")
+            raise ValueError("the loader is empty: it gave no batch (drop_last with too few samples?)")
         return {name: total / self.samples for name, total in self.read().items()}
 
     def state_dict(self) -> dict[str, Any]:

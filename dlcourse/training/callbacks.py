@@ -89,7 +89,7 @@ class EarlyStopping(Callback):
 
 
 class BestCheckpoint(Callback):
-    """Write the evaluated weights to `path` whenever an epoch is the best so far. A Trainer with a checkpoint_dir has one."""
+    """Write the evaluated weights to `path` after each epoch that is the best so far. With a checkpoint_dir it is there."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
@@ -118,8 +118,8 @@ class TensorBoard(Callback):
     def on_fit_start(self, trainer: Trainer) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        # What an interrupted run wrote after its last checkpoint is shown no more.
-        self._writer = SummaryWriter(str(self.log_dir), purge_step=trainer.state.epoch + 1 if trainer.state.epoch else None)
+        first = trainer.state.epoch + 1  # what an interrupted run wrote beyond its checkpoint is shown no more
+        self._writer = SummaryWriter(str(self.log_dir), purge_step=first if trainer.state.step else None)
 
     def on_epoch_end(self, trainer: Trainer, record: dict[str, float]) -> None:
         for name, value in record.items():

@@ -70,8 +70,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
         raise CheckpointError(
-            f"{path} is refused: it holds Python objects{f' ({found[1]})' if found else ''}, which can run any code when "
-            f"they are loaded. Let its author save the state_dict instead of the whole object."
+            f"{path} is refused: it holds Python objects{f' ({found[1]})' if found else ''}, which can run any code "
+            f"when they are loaded. Let its author save the state_dict instead of the whole object."
         ) from None
     except Exception as error:
         raise CheckpointError(
@@ -90,7 +90,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], *, source: str = "the checkpoint") -> None:
-    """Load a state_dict into the model; raises CheckpointError naming the tensors that do not fit, and changes nothing then."""
+    """Load a state_dict into the model. Raises CheckpointError naming what does not fit; the model is unchanged then."""
     own = model.state_dict()
     wrong = {
         "only in the model": [name for name in own if name not in weights],
@@ -102,12 +102,12 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], *, source: str = 
         ],
     }
     if problems := [f"{what}: {_first(names)}" for what, names in wrong.items() if names]:
-        raise CheckpointError(f"{source} does not fit the model; {'; '.join(problems)}. Create the model it was saved from.")
+        raise CheckpointError(f"{source} does not fit the model; {'; '.join(problems)}. Create the model it came from.")
     model.load_state_dict(weights)
 
 
 def plain(value: Any, name: str) -> Any:
-    """A copy made of tensors and plain types only; NumPy's numbers become Python's. Raises TypeError naming the rest."""
+    """A copy of tensors and plain types only; NumPy's numbers become Python's. Raises TypeError naming anything else."""
     if isinstance(value, np.generic):
         return plain(value.item(), name)
     if isinstance(value, Tensor):
@@ -117,7 +117,8 @@ def plain(value: Any, name: str) -> Any:
     if type(value) in (list, tuple, set):
         return type(value)(plain(item, f"{name}[{i}]") for i, item in enumerate(value))
     if type(value) in (dict, OrderedDict, Counter):
-        copy = type(value)({plain(key, f"a key of {name}"): plain(item, f"{name}.{key}") for key, item in value.items()})
+        items = {plain(key, f"a key of {name}"): plain(item, f"{name}.{key}") for key, item in value.items()}
+        copy = type(value)(items)
         if hasattr(value, "_metadata"):  # the versions of the modules, which a state_dict carries as an attribute
             copy._metadata = plain(value._metadata, f"{name}._metadata")
         return copy

@@ -16,7 +16,7 @@ INTERVALS = ("epoch", "step")
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerConfig:
-    """The settings of a `Trainer`. Checked when made: a wrong one is a ValueError that names it, its value and the choice."""
+    """The settings of a `Trainer`. Raises ValueError naming a wrong one, its value and what is allowed."""
 
     epochs: int
     """Passes over the training data."""
@@ -52,7 +52,7 @@ class TrainerConfig:
     """End `fit` with the weights of the best epoch in the model; False leaves the last ones."""
 
     scheduler_interval: Literal["epoch", "step"] = "epoch"
-    """When the scheduler steps: after each epoch, or after each update of the weights. ReduceLROnPlateau steps an epoch."""
+    """When the scheduler steps: after each epoch, or each update of the weights. ReduceLROnPlateau: always an epoch."""
 
     verbose: bool = False
     """Print a line an epoch."""

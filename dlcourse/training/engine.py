@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from dlcourse.runtime import progress
-from dlcourse.training.batches import Means, are_labels, check_labels, unpack, windows
+from dlcourse.training.batches import Means, are_labels, check_labels, set_epoch, unpack, windows
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 AMP_DTYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -47,13 +47,15 @@ def train_one_epoch(
     """Train on each batch of the loader once; returns the means over its samples, "loss" and (for labels) "accuracy".
 
     `loader` gives pairs (inputs (B, …), targets (B,) or (B, …)); `loss_fn(outputs, targets)` is the mean over a batch.
-    `accumulate`, `clip_norm`, `amp` and `scaler` are those of `train_step`; the updates are ceil(batches / accumulate).
+    `accumulate` batches make a step, so that there are ceil(batches / accumulate); `clip_norm`, `amp` and `scaler` are
+    those of `train_step`. `epoch` (1, 2, …) gives a shuffling loader its order, the progress bar and errors their name.
 
     Raises NonFiniteLoss naming epoch and step, ValueError for an empty loader, a batch that is not a pair of tensors,
     and a label outside the classes.
     """
     model.train()
     optimizer.zero_grad()
+    set_epoch(loader, epoch - 1)
     means = Means()
     for step, window in enumerate(windows(progress(loader, f"epoch {epoch}"), accumulate), start=1):
         where = f"epoch {epoch}, step {step}"

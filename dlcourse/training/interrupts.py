@@ -37,7 +37,7 @@ class Interrupts:
 
     @contextmanager
     def held(self, *, raise_after: bool = True) -> Iterator[None]:
-        """A block that Ctrl-C does not break; KeyboardInterrupt comes at its end instead (unless `raise_after` is False)."""
+        """A block that Ctrl-C does not break; KeyboardInterrupt comes at its end instead, unless not `raise_after`."""
         self._held = True
         try:
             yield

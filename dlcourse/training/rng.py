@@ -26,7 +26,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def restore_rng(state: dict[str, Any]) -> None:
-    """Put the generators into the states that `rng_state` returned. States of GPUs that this machine lacks are left out."""
+    """Put the generators into the states that `rng_state` returned; those of GPUs that this machine lacks are left out."""
     random.setstate(state["python"])
     kind, keys, *rest = state["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
@@ -44,20 +44,12 @@ def generator_states(loaders: Iterable[Any]) -> list[torch.Tensor]:
 
 
 def restore_generators(loaders: Iterable[Any], states: list[torch.Tensor]) -> None:
-    """Put the loaders' generators into the states that `generator_states` returned. Raises ValueError for other loaders."""
+    """Put the loaders' generators into the states of `generator_states`. Raises ValueError for other loaders."""
     found = _generators(loaders)
     if len(found) != len(states):
-        raise ValueError(f"the loaders own {len(found)} generators, but {len(states)} were saved: use the run's own loaders")
+        raise ValueError(f"the loaders own {len(found)} generators, but {len(states)} were saved: are they the run's?")
     for generator, state in zip(found, states, strict=True):
         generator.set_state(state)
-
-
-def set_epoch(loader: Any, epoch: int) -> None:
-    """Tell the samplers that ask for it which epoch begins (0, 1, …), as `DistributedSampler` does."""
-    for name in ("sampler", "batch_sampler"):
-        sampler: Any = getattr(loader, name, None)
-        if hasattr(sampler, "set_epoch"):
-            sampler.set_epoch(epoch)
 
 
 def _generators(loaders: Iterable[Any]) -> list[torch.Generator]:

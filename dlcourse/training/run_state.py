@@ -63,7 +63,7 @@ def unpack_into(
     callbacks: list[Any],
     parts: dict[str, Any],
 ) -> None:
-    """Load a checkpoint made from `pack` into objects made as the run's were. Raises CheckpointError when one does not fit."""
+    """Load a checkpoint of `pack` into objects made as the run's were. Raises CheckpointError when one does not fit."""
     saved = load_checkpoint(path)
     if "run" not in saved:
         raise CheckpointError(f"{path} holds weights, but no run to resume. Give the last.pt of the run.")
@@ -71,7 +71,7 @@ def unpack_into(
         was, now = saved["classes"].get(name, "NoneType"), type(part).__name__
         if was != now:
             was, now = ("none" if kind == "NoneType" else kind for kind in (was, now))
-            raise CheckpointError(f"{path} does not fit: its {name} is {was}, here it is {now}. Make the Trainer as it was.")
+            raise CheckpointError(f"{path} does not fit: its {name} is {was}, not {now}. Make the Trainer as it was.")
     load_weights(model, saved["model"], source=str(path))
     for name, part in parts.items():
         try:

@@ -23,14 +23,14 @@ from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dlcourse.runtime import get_device, progress, seed_everything
-from dlcourse.training.batches import Means, windows
+from dlcourse.training.batches import Means, set_epoch, windows
 from dlcourse.training.callbacks import BestCheckpoint, Callback, PrintEpochs
 from dlcourse.training.checkpoint import save_checkpoint
 from dlcourse.training.config import MONITORS, TrainerConfig
 from dlcourse.training.engine import LossFunction, NonFiniteLoss, evaluate, train_step
 from dlcourse.training.history import History
 from dlcourse.training.interrupts import Interrupts
-from dlcourse.training.rng import generator_states, restore_generators, restore_rng, rng_state, set_epoch
+from dlcourse.training.rng import generator_states, restore_generators, restore_rng, rng_state
 from dlcourse.training.run_state import RunState, pack, unpack_into
 
 
@@ -40,8 +40,8 @@ class Trainer:
         trainer = Trainer(model, optimizer, nn.functional.cross_entropy, config=TrainerConfig(epochs=10))
         history = trainer.fit(train_loader, val_loader)
 
-    The model is moved to `device` (default: the fastest one here). `loss_fn(outputs, targets)` is the mean over a batch.
-    The scheduler steps as `config.scheduler_interval` says; ReduceLROnPlateau after each epoch, with the monitored metric.
+    The model is moved to `device` (default: the fastest one here). `loss_fn(outputs, targets)` is a batch's mean. The
+    scheduler steps as `config.scheduler_interval` says; ReduceLROnPlateau after each epoch, with the monitored metric.
     """
 
     def __init__(
@@ -121,8 +121,8 @@ class Trainer:
     def resume(self, path: str | Path) -> Trainer:
         """Take over a run's state from its last.pt, so that `fit` goes on where it was; returns this Trainer.
 
-        Make the Trainer as the interrupted one was made (`config.epochs` may be larger), and call `fit` with loaders made
-        the same way. Raises CheckpointError when the file cannot be used or does not fit.
+        Make the Trainer as the interrupted one was made (`config.epochs` may be larger), and call `fit` with loaders
+        made the same way. Raises CheckpointError when the file cannot be used or does not fit.
         """
         unpack_into(path, self.model, self.state, self.history, self.callbacks, self._parts)
         self._begun = True
@@ -140,7 +140,8 @@ class Trainer:
             seed_everything(self.config.seed)
             self.state.epoch_start = self._random_states()
             self._begun = True
-        if self.state.step and getattr(train_loader, "persistent_workers", False):
+        keeps_workers = [getattr(loader, "persistent_workers", False) for loader in self._loaders]
+        if self.state.step and (keeps_workers[0] or (keeps_workers[1] and val_loader.generator is None)):
             warnings.warn("a loader with persistent_workers resumes, but not bit for bit", stacklevel=3)
 
     def _train_epoch(self, loader: Any) -> None:
@@ -149,7 +150,8 @@ class Trainer:
         self.optimizer.zero_grad()
         batches = self._remaining_batches(loader)
         total = len(loader) - self.state.means.batches if hasattr(loader, "__len__") else None
-        for window in windows(progress(batches, f"epoch {self.state.epoch + 1}", total), self.config.accumulate):
+        shown = progress(batches, f"epoch {self.state.epoch + 1}", total)
+        for window in windows(shown, self.config.accumulate):
             with self._interrupts.held():
                 self._train_step(window)
         self.state.means.result()  # complains when there was no batch
@@ -228,7 +230,8 @@ class Trainer:
         self.history.interrupted = True
         where = f"Interrupted in epoch {self.state.epoch + 1}, after step {self.state.step}."
         if self._interrupts.broken:
-            print(f"{where} The next one was cut short" + (f": resume from {self.last_path}" if self._has_checkpoint() else ""))
+            saved = f"; resume from {self.last_path}" if self._has_checkpoint() else ""
+            print(f"{where} The next step was cut short{saved}.")
         elif self.last_path is None:
             print(f"{where} Call fit again to go on; without a checkpoint_dir nothing was saved.")
         else:
