@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -14,12 +14,14 @@ MONITORS = {"val_loss": "min", "val_accuracy": "max"}
 INTERVALS = ("epoch", "step")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class TrainerConfig:
     """The settings of a `Trainer`. Raises ValueError naming a wrong one, its value and what is allowed."""
 
     epochs: int
     """Passes over the training data."""
+
+    _: KW_ONLY
 
     amp: Literal["off", "bf16", "fp16"] = "off"
     """Mixed precision: "bf16" on a CPU or a GPU, "fp16" (with loss scaling) on a GPU that lacks bf16."""
