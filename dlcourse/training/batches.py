@@ -48,7 +48,7 @@ def are_labels(outputs: Tensor, targets: Tensor) -> bool:
 
 
 def check_labels(targets: Tensor, num_classes: int, number: int) -> None:
-    """Raise ValueError for a label outside 0 … num_classes−1, before the loss meets it (a GPU would end the process)."""
+    """Raise ValueError for a label outside 0 … num_classes−1, before the loss meets it (a GPU would crash)."""
     low, high = torch.aminmax(targets)
     for label in (int(low), int(high)):
         if not 0 <= label < num_classes:

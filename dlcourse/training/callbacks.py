@@ -89,7 +89,7 @@ class EarlyStopping(Callback):
 
 
 class BestCheckpoint(Callback):
-    """Write the evaluated weights to `path` after each epoch that is the best so far. With a checkpoint_dir it is there."""
+    """Write the evaluated weights to `path` after each epoch that is the best so far (a checkpoint_dir adds one)."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)

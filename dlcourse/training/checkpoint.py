@@ -90,7 +90,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], *, source: str = "the checkpoint") -> None:
-    """Load a state_dict into the model. Raises CheckpointError naming what does not fit; the model is unchanged then."""
+    """Load a state_dict into the model. Raises CheckpointError naming what does not fit, and changes nothing then."""
     own = model.state_dict()
     wrong = {
         "only in the model": [name for name in own if name not in weights],
@@ -107,7 +107,7 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], *, source: str = 
 
 
 def plain(value: Any, name: str) -> Any:
-    """A copy of tensors and plain types only; NumPy's numbers become Python's. Raises TypeError naming anything else."""
+    """A copy of tensors and plain types only; NumPy's numbers become Python's. Raises TypeError naming what is left."""
     if isinstance(value, np.generic):
         return plain(value.item(), name)
     if isinstance(value, Tensor):
@@ -122,7 +122,7 @@ def plain(value: Any, name: str) -> Any:
         if hasattr(value, "_metadata"):  # the versions of the modules, which a state_dict carries as an attribute
             copy._metadata = plain(value._metadata, f"{name}._metadata")
         return copy
-    hint = "; use torch.from_numpy(…) or .tolist()" if isinstance(value, np.ndarray) else ""
+    hint = "; use .tolist() or torch.from_numpy" if isinstance(value, np.ndarray) else ""
     raise TypeError(f"a checkpoint holds tensors and plain types only, but {name} is a {type(value).__name__}{hint}")
 
 

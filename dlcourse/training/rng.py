@@ -26,7 +26,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def restore_rng(state: dict[str, Any]) -> None:
-    """Put the generators into the states that `rng_state` returned; those of GPUs that this machine lacks are left out."""
+    """Put the generators into the states that `rng_state` returned, but for those of GPUs that this machine lacks."""
     random.setstate(state["python"])
     kind, keys, *rest = state["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002

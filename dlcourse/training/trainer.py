@@ -133,7 +133,7 @@ class Trainer:
             if hasattr(loader, "__len__") and len(loader) == 0:
                 raise ValueError(f"{name} is empty: it has no batch")
         if self._interrupts.broken:
-            raise RuntimeError("this run broke off in the middle of a step: make a new Trainer, and resume from last.pt")
+            raise RuntimeError("this run broke off within a step: make a new Trainer, and resume from last.pt")
         self._loaders = (train_loader, val_loader)
         self.history.interrupted = False
         if not self._begun:
@@ -158,9 +158,9 @@ class Trainer:
 
     def _remaining_batches(self, loader: Any) -> Iterator[Any]:
         """The batches of this epoch without those that the run used before it was interrupted."""
-        set_epoch(loader, self.state.epoch)
         restore_rng(self.state.epoch_start["rng"])
         restore_generators(self._loaders, self.state.epoch_start["generators"])
+        set_epoch(loader, self.state.epoch)
         batches = iter(loader)
         used = self.state.means.batches
         if len(list(islice(batches, used))) < used:
