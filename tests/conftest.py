@@ -1,15 +1,15 @@
 """For all tests: figures off screen, and the seeds, default dtype and determinism of torch restored after each."""
 
-import os
-
-os.environ.setdefault("MPLBACKEND", "agg")
-
 import random
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
 from notebook_budget import NotebookBudget
+
+# Not through MPLBACKEND: the notebooks' kernels would inherit that and draw no figure.
+matplotlib.use("agg")
 
 
 def pytest_configure(config: pytest.Config) -> None:
