@@ -94,8 +94,8 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], *, source: str = 
     own = model.state_dict()
     wrong = {
         "only in the model": [name for name in own if name not in weights],
-        f"only in {source}": [name for name in weights if name not in own],
-        f"of another shape (model, {source})": [
+        "only in the checkpoint": [name for name in weights if name not in own],
+        "of another shape (model, checkpoint)": [
             f"{name} {tuple(own[name].shape)}, {tuple(weights[name].shape)}"
             for name in own
             if name in weights and own[name].shape != weights[name].shape

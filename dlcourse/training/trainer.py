@@ -126,6 +126,8 @@ class Trainer:
         """
         unpack_into(path, self.model, self.state, self.history, self.callbacks, self._parts)
         self._begun = True
+        # The schedule may step first here, which torch warns of unless the optimizer bears this mark of having stepped.
+        self.optimizer._opt_called = True  # type: ignore[attr-defined]
         return self
 
     def _begin(self, train_loader: Any, val_loader: Any) -> None:
