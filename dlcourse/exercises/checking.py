@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -36,7 +37,7 @@ class NotAttempted(Exception):
 class Answer:
     """A learner's answer, callable like the original, that turns whatever goes wrong into a Mistake.
 
-    Prints are swallowed, an exception is reported with the arguments, a result of None and a changed input are
+    Prints and warnings are swallowed, an exception is reported with the arguments, a result of None and a changed input are
     mistakes. A module that the answer returns or builds is wrapped again. Attributes are the answer's own
     (`answer.weight`); `value` is what was given.
 
@@ -54,7 +55,8 @@ class Answer:
         before = _snapshot((args, kwargs))
         given = describe(*args, **kwargs)
         try:
-            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
                 result = self.value(*args, **kwargs)
         except NotImplementedError as error:
             if str(error):  # torch raises this too, with a text, for an operation it lacks

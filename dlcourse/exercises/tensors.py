@@ -41,6 +41,7 @@ def _standardize_mistakes(x: Tensor) -> Mistakes:
     columns, rows = mean.reshape(1, -1, 1, 1), std.reshape(1, -1, 1, 1)
     return {
         "treats each image on its own: the batch axis 0 belongs to the mean and the standard deviation too": lambda: over(2, 3),
+        "takes one mean and one standard deviation an image, over its channels": lambda: over(1, 2, 3),
         "takes one mean and one standard deviation over all channels": lambda: over(0, 1, 2, 3),
         "averages over the batch axis alone, so that each pixel has its own mean": lambda: over(0),
         "averages over the channels (axis 1), the one axis that must stay": lambda: over(1),

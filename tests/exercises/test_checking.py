@@ -237,13 +237,16 @@ def test_none_is_a_mistake():
     assert message_of(Answer(lambda x: None), 3) == "It returns None for 3. Is a `return` missing?"
 
 
-def test_prints_are_swallowed(capsys):
+def test_prints_and_warnings_are_swallowed(capsys):
     def prints(x):
         print("hello")
         print("careful", file=sys.stderr)
+        warnings.warn("take care", stacklevel=1)
         return x
 
-    assert Answer(prints)(1) == 1
+    with warnings.catch_warnings(record=True) as caught:
+        assert Answer(prints)(1) == 1
+    assert caught == []
     assert capsys.readouterr() == ("", "")
 
 

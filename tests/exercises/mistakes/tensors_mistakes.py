@@ -16,6 +16,11 @@ def standardize_everything(x):
     return (x - x.mean()) / x.std(correction=0)
 
 
+@mistake("tensors.standardize", says="one standard deviation an image, over its channels")
+def standardize_all_but_the_batch(x):
+    return (x - x.mean((1, 2, 3), keepdim=True)) / x.std((1, 2, 3), keepdim=True, correction=0)
+
+
 @mistake("tensors.standardize", says="over the batch axis alone")
 def standardize_each_pixel(x):
     return (x - x.mean(0)) / x.std(0, correction=0)
