@@ -76,7 +76,7 @@ register(
         "Start with one sample and one weight: the derivative of (x·w − y)² for w, by the chain rule.",
         "It is 2·(x·w − y)·x. With many samples take the mean of that over the samples; with many weights each weight "
         "meets its own column of x.",
-        "error = x @ w − y has shape (N,). The sum over the samples of error times the columns of x is error @ x; "
+        "error = x @ w - y has shape (N,). The sum over the samples of error times the columns of x is error @ x; "
         "multiply by 2 / N.",
     ),
 )
@@ -169,7 +169,7 @@ register(
         "For one number: (f(x + h) − f(x − h)) / (2h). For a tensor, one element moves at a time, the others stay.",
         "Make a tensor of zeros like x, put h at one place, and add it to x and subtract it from x: x itself never changes.",
         "for index in np.ndindex(*x.shape): step = torch.zeros_like(x); step[index] = h; "
-        "gradient[index] = (f(x + step) − f(x − step)) / (2 * h).",
+        "gradient[index] = (f(x + step) - f(x - step)) / (2 * h).",
     ),
 )
 

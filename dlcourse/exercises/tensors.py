@@ -30,7 +30,7 @@ def check_standardize(answer: Answer) -> str:
     batches.append(batches[2].permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2))  # not contiguous, as an HWC image is
     for images in batches:
         compare(answer(images), standardize(images), given=describe(images), mistakes=_standardize_mistakes(images))
-    return "each channel has mean 0 and standard deviation 1: five shapes and layouts, float32 and float64"
+    return "each channel has mean 0 and standard deviation 1: six batches, wide, high and square, float32 and float64"
 
 
 def _standardize_mistakes(x: Tensor) -> Mistakes:
@@ -71,7 +71,7 @@ register(
         "A channel's mean is taken over everything but the channel: which of the axes 0, 1, 2, 3 of (N, C, H, W) are that?",
         "`mean` and `std` take several axes at once: dim=(0, 2, 3). Keep those axes as size 1, so that the result, of shape "
         "(1, C, 1, 1), lines up with the images.",
-        "mean = images.mean(dim=(0, 2, 3), keepdim=True); std likewise, with correction=0; return (images − mean) / std.",
+        "mean = images.mean(dim=(0, 2, 3), keepdim=True); std likewise, with correction=0; return (images - mean) / std.",
     ),
 )
 
@@ -187,6 +187,6 @@ register(
     hints=(
         "You need all N·M differences. Which shapes broadcast to (N, M, D)?",
         "a[:, None, :] has shape (N, 1, D) and b[None, :, :] has (1, M, D). Subtract, then reduce the axis of the coordinates.",
-        "difference = a[:, None] − b[None]; return difference.square().sum(dim=2).sqrt().",
+        "difference = a[:, None] - b[None]; return difference.square().sum(dim=2).sqrt().",
     ),
 )
