@@ -95,7 +95,7 @@ register(
         "Cross-entropy is the negative log-probability of the right class, averaged over the batch. Which function turns "
         "logits into log-probabilities, and along which dimension?",
         "log softmax(z) = z − log Σ exp(z). exp(1000) overflows; subtracting the row's maximum from z changes nothing else.",
-        "shifted = logits − logits.max(1, keepdim=True).values; log_p = shifted − shifted.exp().sum(1, keepdim=True).log(); "
+        "shifted = logits - logits.max(1, keepdim=True).values; log_p = shifted - shifted.exp().sum(1, keepdim=True).log(); "
         "then take log_p[torch.arange(N), labels], its mean, and the minus sign.",
     ),
 )
@@ -168,6 +168,6 @@ register(
     hints=(
         "It is an expectation under the target p: Σ p · (log p − log q). The model already hands you log q.",
         "Sum over the classes (dim 1) before you average over the batch. Then look at what p · log p gives for p = 0.",
-        "torch.xlogy(p, p) is p · log p with 0 at p = 0: (torch.xlogy(p, p) − p * log_q).sum(dim=1).mean().",
+        "torch.xlogy(p, p) is p · log p with 0 at p = 0: (torch.xlogy(p, p) - p * log_q).sum(dim=1).mean().",
     ),
 )
