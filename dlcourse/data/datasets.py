@@ -34,7 +34,7 @@ FASHION_MINI_SHA256 = "72ec4b534ea670e09d75d4e8e4a8696fbc8fc84b8c94e0386845e8a27
 Transform = Callable[[torch.Tensor], Any]
 
 
-class ImageArrays(Dataset[tuple[Any, int]]):
+class ImageArrays(Dataset):
     """Images of one size, held in memory as one uint8 tensor of shape (N, 3, H, W).
 
     An item is (image, label). The transform gets a uint8 tensor (3, H, W) of its own; without one the image is a

@@ -54,7 +54,7 @@ def _as_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-class ImageFiles(Dataset[tuple[Any, int]]):
+class ImageFiles(Dataset):
     """Images read from `paths` when they are asked for, with `targets` (ints) that index `classes` (names).
 
     An item is (image, label). The transform gets a uint8 tensor (3, H, W); without one the image is a float32 tensor

@@ -87,13 +87,13 @@ def check_encode_labels(answer: Answer) -> str:
             raise Mistake("It returns one-hot rows: cross-entropy takes one index a sample, of shape (N,).")
         if isinstance(got, torch.Tensor) and got.shape == want.shape and got.dtype != torch.int64:
             raise Mistake(f"It returns {got.dtype}: class indices are torch.int64 for the loss.")
-        own, ordered = sorted(set(names)), sorted(classes)
+        by_own = {name: i for i, name in enumerate(sorted(set(names)))}
+        by_text = {name: i for i, name in enumerate(sorted(classes))}
         compare(got, want, given=describe(names, classes), mistakes={
             "numbers the classes by the labels it was given: a batch or folder that lacks a class then shifts "
             "every index after it (pitfall 92). Use the order of `classes`":
-                lambda names=names, own=own: torch.tensor([own.index(name) for name in names]),
-            "sorts `classes`: keep the order in which they are given":
-                lambda names=names, ordered=ordered: torch.tensor([ordered.index(name) for name in names]),
+                torch.tensor([by_own[name] for name in names]),
+            "sorts `classes`: keep the order in which they are given": torch.tensor([by_text[name] for name in names]),
             "counts from 1: the first class has index 0": want + 1,
             "counts the classes from the last one": len(classes) - 1 - want,
             "drops repeated labels: there is one index for each sample": torch.tensor(list(dict.fromkeys(want.tolist()))),
