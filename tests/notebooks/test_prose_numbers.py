@@ -15,6 +15,7 @@ NOT_PROSE = [
     r"arXiv:\S+",
     r"\b(19|20)\d\d\b",  # a year
     r"https?://\S+",
+    r"\b\d+ minutes\b",  # an estimate: the README's table and the exercises' registration hold it
 ]
 
 
