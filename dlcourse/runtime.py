@@ -54,6 +54,8 @@ def setup(seed: int = 0) -> Profile:
     seed_everything(seed)
     # cuBLAS reads this when its first handle is made; without it matrix products on a GPU may differ between runs.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # The profiler reads this at its first start; below this level it writes its own start and stop to stderr.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time, hides nothing here
@@ -78,7 +80,10 @@ def seed_everything(seed: int) -> None:
 def get_device() -> torch.device:
     """The fastest device of this machine: CUDA, then Apple's MPS, then the CPU. DLCOURSE_DEVICE overrides the choice."""
     if chosen := os.environ.get("DLCOURSE_DEVICE"):
-        return torch.device(chosen)
+        try:
+            return torch.device(chosen)
+        except RuntimeError as error:
+            raise ValueError(f"DLCOURSE_DEVICE={chosen!r} is not a device; cpu, cuda, cuda:1 and mps are") from error
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
@@ -105,10 +110,10 @@ def expect(name: str, value: Any, low: float | None = None, high: float | None =
     else:
         bounds = f"{low:g} to {high:g}"
     inside = math.isfinite(number) and (low is None or number >= low) and (high is None or number <= high)
-    line = f"{_short(number)}{' ' + unit if unit else ''} (expected {bounds})"
-    if not inside:
-        raise AssertionError(f"{name} = {line}")
-    print(f"{name} ≈ {line}")
+    unit = f" {unit}" if unit else ""
+    if not inside:  # with more digits: a value just outside must not look like its bound
+        raise AssertionError(f"{name} = {number:.6g}{unit} (expected {bounds})")
+    print(f"{name} ≈ {_short(number)}{unit} (expected {bounds})")
 
 
 def show(name: str, value: Any, unit: str = "") -> None:
@@ -117,6 +122,8 @@ def show(name: str, value: Any, unit: str = "") -> None:
     >>> show("threads", 2)
     threads ≈ 2
     """
+    if isinstance(value, (torch.Tensor, np.generic)) and value.ndim == 0:
+        value = value.item()
     text = _short(value) if isinstance(value, float) else str(value)
     print(f"{name} ≈ {text}{' ' + unit if unit else ''}")
 
