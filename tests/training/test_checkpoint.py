@@ -3,6 +3,7 @@
 import errno
 import os
 import pickle
+import stat
 import subprocess
 import sys
 import zipfile
@@ -249,7 +250,7 @@ def test_the_data_are_on_the_disk_before_the_name_is(path, monkeypatch):
     order, fsync, replace = [], os.fsync, Path.replace
 
     def recorded_fsync(descriptor):
-        order.append("folder" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "file")  # noqa: PTH112
+        order.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
         fsync(descriptor)
 
     def recorded_replace(self, target):
