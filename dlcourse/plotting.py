@@ -112,6 +112,7 @@ def plot_confusion_matrix(matrix: np.ndarray, classes: Sequence[str], *, title: 
         xticklabels=list(classes), yticklabels=list(classes), cbar_kws={"label": "share of the true class", "shrink": 0.8},
     )  # fmt: skip
     axis.set(xlabel="predicted class", ylabel="true class", title=title)
+    axis.grid(False)
     axis.tick_params(axis="x", rotation=90)
     axis.tick_params(axis="y", rotation=0)
     return axis
