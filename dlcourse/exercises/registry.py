@@ -16,6 +16,7 @@ import importlib
 import inspect
 import pkgutil
 import random
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -127,7 +128,8 @@ def examine(name: str, answer: Any) -> Verdict:
 
 def check(name: str, answer: Any) -> None:
     """Check an answer and print the verdict: not attempted yet, what was verified, or the likely mistake."""
-    print(f"{name}: {examine(name, answer).message}")
+    # A page wraps long lines inside words; lines of our own keep them whole.
+    print(textwrap.fill(f"{name}: {examine(name, answer).message}", 100, break_long_words=False, break_on_hyphens=False))
 
 
 def hint(name: str, level: int | None = None) -> None:
