@@ -42,23 +42,26 @@ def train_one_epoch(
     clip_norm: float | None = None,
     amp: str = "off",
     scaler: torch.amp.GradScaler | None = None,
-    epoch: int = 1,
+    epoch: int | None = None,
 ) -> dict[str, float]:
     """Train on each batch of the loader once; returns the means over its samples, "loss" and (for labels) "accuracy".
 
     `loader` gives pairs (inputs (B, …), targets (B,) or (B, …)); `loss_fn(outputs, targets)` is the mean over a batch.
     `accumulate` batches make a step, so that there are ceil(batches / accumulate); `clip_norm`, `amp` and `scaler` are
-    those of `train_step`. `epoch` (1, 2, …) gives a shuffling loader its order, the progress bar and errors their name.
+    those of `train_step`. `epoch` (1, 2, …) gives a shuffling loader the order of that epoch, and the progress bar and
+    errors their name; None leaves the loader's order to the caller.
 
     Raises NonFiniteLoss naming epoch and step, ValueError for an empty loader, a batch that is not a pair of tensors,
     and a label outside the classes.
     """
     model.train()
     optimizer.zero_grad()
-    set_epoch(loader, epoch - 1)
+    name = "this epoch" if epoch is None else f"epoch {epoch}"
+    if epoch is not None:
+        set_epoch(loader, epoch - 1)
     means = Means()
-    for step, window in enumerate(windows(progress(loader, f"epoch {epoch}"), accumulate), start=1):
-        where = f"epoch {epoch}, step {step}"
+    for step, window in enumerate(windows(progress(loader, name), accumulate), start=1):
+        where = f"{name}, step {step}"
         train_step(model, window, loss_fn, optimizer, means, where, clip_norm=clip_norm, amp=amp, scaler=scaler)
     return means.result()
 

@@ -305,6 +305,8 @@ def test_the_epoch_reaches_the_sampler():
     for epoch in (1, 2, 3):
         trained(linear_net(), loader, epoch=epoch)
     assert loader.epochs == (0, 1, 2)
+    trained(linear_net(), loader)
+    assert loader.epochs == (0, 1, 2), "without an epoch the order is the caller's"
 
 
 def test_saved_means_go_on():
