@@ -7,6 +7,7 @@ rotation. What cannot be read is refused with the path in the message.
 from __future__ import annotations
 
 import csv
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -34,12 +35,12 @@ def read_image(path: str | os.PathLike[str]) -> torch.Tensor:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise ValueError(f"{width}×{height} pixels are more than MAX_PIXELS={MAX_PIXELS:,}")
-            pixels = np.asarray(_as_rgb(ImageOps.exif_transpose(image)))
+            pixels = np.array(_as_rgb(ImageOps.exif_transpose(image)))
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no image {path}") from None
     except Exception as error:  # a damaged file makes Pillow raise OSError, SyntaxError, struct.error, EOFError …
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()  # (H, W, 3) -> (3, H, W)
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()  # (H, W, 3) -> (3, H, W)
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
@@ -214,8 +215,9 @@ def _read_rows(path: Path, image_column: str, label_column: str) -> list[tuple[i
 
 
 def _in_order(labels: set[str]) -> Callable[[str], Any]:
+    """The key to sort classes by: as numbers where all are (and none is nan, which has no place), else as text."""
     try:
         numbers = {label: float(label) for label in labels}
     except ValueError:
         return str
-    return lambda label: (numbers[label], label)
+    return (lambda label: (numbers[label], label)) if all(map(math.isfinite, numbers.values())) else str

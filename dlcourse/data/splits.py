@@ -58,7 +58,7 @@ def stratified_split(labels: Sequence[Any] | np.ndarray, val: float = 0.1, test:
 def _counts(n: int, fractions: np.ndarray) -> np.ndarray:
     """n samples shared out by the largest remainders, with at least one for every fraction above 0."""
     exact = n * fractions
-    counts = np.floor(exact + 1e-9).astype(int)
+    counts = np.floor(exact).astype(int)
     for part in np.argsort(counts - exact, kind="stable")[: n - counts.sum()]:
         counts[part] += 1
     for part in np.flatnonzero((counts == 0) & (fractions > 0)):

@@ -48,9 +48,14 @@ def test_black_and_white_becomes_0_and_255(tmp_path):
 
 @pytest.mark.parametrize("bits", ["I;16", "I"])
 def test_16_bits_are_scaled_not_clipped(tmp_path, bits):
-    values = np.array([[0, 257 * 100, 65535]], np.uint16 if bits == "I;16" else np.int32)
+    values = np.array([[0, 257 * 100, 65280, 65535]], np.uint16 if bits == "I;16" else np.int32)
     image = read_image(save(tmp_path / ("a.png" if bits == "I;16" else "a.tif"), values))
-    assert image[:, 0].tolist() == [[0, 100, 255]] * 3
+    assert image[:, 0].tolist() == [[0, 100, 254, 255]] * 3
+
+
+def test_32_bits_are_cut_to_16(tmp_path):
+    image = read_image(save(tmp_path / "a.tif", np.array([[-5, 514, 70_000]], np.int32)))
+    assert image[0].tolist() == [[0, 2, 255]]
 
 
 def test_rgba_lies_on_white(tmp_path):
@@ -290,6 +295,7 @@ def test_other_column_names_a_byte_order_mark_and_quotes(table):
 def test_numbers_are_ordered_as_numbers_and_text_as_text(table):
     assert table("filename,label\n0.png,10\n1.png,9\n2.png,2\n").classes == ["2", "9", "10"]
     assert table("filename,label\n0.png,10\n1.png,9\n2.png,x\n").classes == ["10", "9", "x"]
+    assert table("filename,label\n0.png,10\n1.png,9\n2.png,nan\n").classes == ["10", "9", "nan"]
 
 
 def test_shared_classes_fix_the_indices(table):

@@ -104,6 +104,12 @@ def test_the_file_is_plain_and_in_order(tmp_path):
     assert path.read_bytes() == b"index,part\n0,train\n1,test\n2,train\n3,val\n"
 
 
+def test_a_file_that_a_spreadsheet_saved_in_another_order_reads_the_same(tmp_path):
+    path = tmp_path / "split.csv"
+    path.write_text("part,index\ntrain,9\nval,2\ntrain,4\n", encoding="utf-8-sig")
+    assert [part.tolist() for part in load_split(path)] == [[4, 9], [2], []]
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
