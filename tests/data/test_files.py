@@ -350,6 +350,14 @@ def test_all_missing_images_are_counted_and_the_first_named(table):
     rows = "".join(f"no{i}.png,a\n" for i in range(7))
     with pytest.raises(FileNotFoundError, match=r"7 of 7 .*no3\.png, no4\.png, …$"):
         table("filename,label\n" + rows)
+    with pytest.raises(FileNotFoundError, match=r"5 of 5 .*no3\.png, no4\.png$"):
+        table("filename,label\n" + "".join(f"no{i}.png,a\n" for i in range(5)))
+
+
+def test_an_image_directory_that_is_a_link_is_fine(table, tmp_path):
+    table("filename,label\n0.png,a\n")
+    (tmp_path / "link").symlink_to(tmp_path / "images")
+    assert len(CsvImageDataset(tmp_path / "table.csv", tmp_path / "link")) == 1
 
 
 def test_a_folder_is_no_image(table):
