@@ -75,7 +75,7 @@ def test_receptive_field_is_what_the_gradient_shows(stack, field):
 NORMS = [
     pytest.param(lambda: layers.BatchNorm2d(6), lambda: nn.BatchNorm2d(6), id="batch"),
     pytest.param(
-        lambda: layers.BatchNorm2d(6, 1e-2, momentum=0.3), lambda: nn.BatchNorm2d(6, 1e-2, momentum=0.3), id="batch, options"
+        lambda: layers.BatchNorm2d(6, 1e-2, momentum=0.3), lambda: nn.BatchNorm2d(6, 1e-2, momentum=0.3), id="options"
     ),
     pytest.param(lambda: layers.LayerNorm(5), lambda: nn.LayerNorm(5), id="layer, last"),
     pytest.param(lambda: layers.LayerNorm((6, 4, 5), 1e-2), lambda: nn.LayerNorm((6, 4, 5), 1e-2), id="layer, all"),
@@ -136,7 +136,8 @@ def test_initialize_keeps_the_size_of_activations_and_makes_the_head_small():
 
 def test_initialize_takes_layers_without_a_bias_and_leaves_norms_alone():
     model = nn.Sequential(
-        nn.Conv2d(3, 64, 3, bias=False), nn.BatchNorm2d(64), nn.Flatten(), nn.Linear(64, 64, bias=False), nn.Linear(64, 2)
+        nn.Conv2d(3, 64, 3, bias=False), nn.BatchNorm2d(64), nn.Flatten(), nn.Linear(64, 64, bias=False),
+        nn.Linear(64, 2),
     )
     layers.initialize(model, head_std=0.5)
     assert model[0].weight.std().item() == pytest.approx((2 / 27) ** 0.5, rel=0.1)

@@ -75,6 +75,7 @@ def test_list_models_sorts_and_filters():
     [
         ("simple_cn", {}, "there is no model 'simple_cn'; did you mean 'simple_cnn'"),
         ("SimpleCNN", {}, "there is no model 'SimpleCNN'; did you mean 'simple_cnn'"),
+        ("SIMPLE_CNN", {}, "there is no model 'SIMPLE_CNN'; did you mean 'simple_cnn'"),
         ("zzz", {}, "there is no model 'zzz'; choose one of .*simple_cnn"),
         ("simple_cnn", {"dropuot": 0.1}, "simple_cnn has no option 'dropuot'; did you mean 'dropout'"),
         ("simple_cnn", {"stem": "cifar"}, "simple_cnn has no option 'stem'; choose one of dropout"),
@@ -118,4 +119,5 @@ def test_count_parameters_counts_shared_ones_once_and_frozen_ones_on_request():
     model[1].weight = model[0].weight
     assert count_parameters(model) == 20 + 4 + 8
     model[0].requires_grad_(False)
+    assert count_parameters(model) == 20 + 4 + 8
     assert count_parameters(model, trainable_only=True) == 4 + 8

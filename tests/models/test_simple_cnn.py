@@ -54,6 +54,13 @@ def test_the_first_loss_is_ln_of_the_classes(seed):
     assert loss.item() == pytest.approx(math.log(10), abs=0.01)
 
 
+def test_it_begins_with_kaiming_a_small_head_and_no_bias():
+    model = simple_cnn()
+    assert not any(parameter.any() for name, parameter in model.named_parameters() if name.endswith("bias"))
+    assert model.features[6].weight.std().item() == pytest.approx((2 / 288) ** 0.5, rel=0.05)
+    assert model.classifier[-1].weight.std().item() == pytest.approx(0.001, rel=0.05)
+
+
 def test_dropout_acts_in_training_only():
     torch.manual_seed(0)
     model, x = simple_cnn(dropout=0.5), torch.randn(4, 3, 32, 32)
