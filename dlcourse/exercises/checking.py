@@ -34,11 +34,19 @@ class NotAttempted(Exception):
     """The answer is still the stub."""
 
 
+# What an answer may not leave changed, since it would change whatever runs next: how to read it, to set it, and what to do.
+_GLOBALS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any], str]] = {
+    "torch.is_grad_enabled()": (torch.is_grad_enabled, torch.set_grad_enabled, "use `with torch.no_grad():`, which ends"),
+    "torch.get_default_dtype()": (torch.get_default_dtype, torch.set_default_dtype, "give the dtype to each new tensor"),
+    "torch.initial_seed()": (torch.initial_seed, torch.manual_seed, "leave the seed of the whole program to the caller"),
+}
+
+
 class Answer:
     """A learner's answer, callable like the original, that turns whatever goes wrong into a Mistake.
 
     Prints and warnings are swallowed, an exception is reported with the arguments, a result of None and a changed input are
-    mistakes. A module that the answer returns or builds is wrapped again. Attributes are the answer's own
+    mistakes, and so is a global setting left changed, which is put back. A module that the answer returns or builds is wrapped again. Attributes are the answer's own
     (`answer.weight`); `value` is what was given.
 
     A stub is `raise NotImplementedError` in a function or class, and `...` for a value.
@@ -52,7 +60,7 @@ class Answer:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not callable(self.value):
             raise Mistake(f"the answer is {describe(self.value)}, where a function or class is asked for.")
-        before = _snapshot((args, kwargs))
+        before, settings = _snapshot((args, kwargs)), {name: read() for name, (read, _, _) in _GLOBALS.items()}
         given = describe(*args, **kwargs)
         try:
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
@@ -64,12 +72,16 @@ class Answer:
             raise NotAttempted from None
         except (Exception, SystemExit) as error:
             raise Mistake(f"It raises {type(error).__name__} for {given}: {first_line(error)}") from None
+        finally:
+            left = _put_back(settings)
         if result is ...:
             raise NotAttempted
         if result is None:
             raise Mistake(f"It returns None for {given}. Is a `return` missing?")
         if not _unchanged(before, (args, kwargs)):
             raise Mistake(f"It changes its input ({given}): work on a new tensor, not in place.")
+        if left:
+            raise Mistake(left)
         return Answer(result) if isinstance(result, nn.Module) and result is not self.value else result
 
     def __getattr__(self, name: str) -> Any:
@@ -79,6 +91,16 @@ class Answer:
             return getattr(self.value, name)
         except AttributeError:
             raise MissingAttribute(f"The answer has no `{name}`.") from None
+
+
+def _put_back(settings: Mapping[str, Any]) -> str:
+    """Restore the global settings, and say which one was left changed ("" when none was)."""
+    left = ""
+    for name, (read, write, advice) in _GLOBALS.items():
+        if read() != settings[name]:
+            left = f"It leaves {name} at {read()} for whatever runs next; it was {settings[name]} before: {advice}."
+            write(settings[name])
+    return left
 
 
 def compare(
@@ -116,7 +138,7 @@ def _describe_one(value: Any) -> str:
         size = int(np.prod(tuple(value.shape)))
         if size <= 12 and value.dtype != torch.bfloat16:
             return f"{kind} {_rounded(value.tolist())} ({dtype})"
-        return f"a {dtype} {kind} of shape {tuple(value.shape)}"
+        return f"{'an' if dtype.startswith('int') else 'a'} {dtype} {kind} of shape {tuple(value.shape)}"
     if isinstance(value, nn.Module):
         return f"a {type(value).__name__} module"
     if isinstance(value, type):
@@ -199,7 +221,12 @@ def _difference(got: Any, want: Any, rtol: float, atol: float) -> str:
             return f"has dtype {got.dtype} where {want.dtype} is expected."
         index = tuple((~_close(got, want, rtol, atol)).nonzero()[0].tolist())
         at = f" at {list(index)}" if index else ""
-        return f"is {_wide(got)[index].item():.4g}{at} where {_wide(want)[index].item():.4g} is expected."
+        numbers = _wide(got)[index].item(), _wide(want)[index].item()
+        for digits in (4, 7, 17):  # as many as tell the two apart
+            texts = [f"{number:.{digits}g}" for number in numbers]
+            if texts[0] != texts[1]:
+                break
+        return f"is {texts[0]}{at} where {texts[1]} is expected."
     if isinstance(want, (tuple, list)) and isinstance(got, (tuple, list)):
         if len(got) != len(want):
             return f"has {len(got)} elements where {len(want)} are expected."
@@ -209,7 +236,10 @@ def _difference(got: Any, want: Any, rtol: float, atol: float) -> str:
             return f"has the keys {list(got)} where {list(want)} are expected."
         keys = want
     else:
-        return f"is {describe(got)} where {describe(want)} is expected."
+        texts = [describe(got), describe(want)]
+        if texts[0] == texts[1]:
+            texts = [repr(got), repr(want)]
+        return f"is {texts[0]} where {texts[1]} is expected."
     key = next(key for key in keys if not _equal(got[key], want[key], rtol, atol))
     return f"at [{key!r}] {_difference(got[key], want[key], rtol, atol)}"
 

@@ -28,6 +28,7 @@ import torch
 from dlcourse.exercises.checking import Answer, Mistake, NotAttempted, first_line
 
 _MACHINERY = {"registry", "checking"}
+_SEED = 271_828  # none that an answer would choose, so that one that seeds is seen
 _registered: dict[str, Exercise] = {}
 _hints_given: dict[str, int] = {}
 
@@ -111,7 +112,7 @@ def examine(name: str, answer: Any) -> Verdict:
     exercise = find(name)
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.manual_seed(0)
+        torch.manual_seed(_SEED)
         try:
             verified = exercise.verify(Answer(answer))
         except NotAttempted:

@@ -60,13 +60,14 @@ def check_largest_batch(answer: Answer) -> str:
             "forgets the fixed part, which every step takes": memory // per_image,
             "adds the fixed part to the memory instead of taking it away": (memory + fixed) // per_image,
             "returns a negative number of images where none fits: the answer is then 0": free // per_image,
+            "returns a negative number of images where none fits, as int() cuts −1.5 to −1": int(free / per_image),
             "returns a fraction of an image: round down": max(0.0, free / per_image),
             "says that one image fits where none does": 1 if want == 0 else want,
             "takes the fixed part away after dividing": memory // per_image - fixed,
         }
         compare(got, want, given=given, mistakes={k: v for k, v in mistakes.items() if v != want}, rtol=0, atol=0)
-        if isinstance(got, float):
-            raise Mistake(f"It returns a float ({got}) where a batch size is a whole number. Given {given}.")
+        if isinstance(got, float) or (isinstance(got, Tensor) and got.is_floating_point()):
+            raise Mistake(f"It returns a float ({describe(got)}) where a batch size is a whole number. Given {given}.")
     return "exact fits, remainders, and memories that not even one image fits"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Iterable
 from statistics import fmean
 from typing import Any
@@ -37,16 +38,22 @@ def train_one_epoch(
 
 def check_train_one_epoch(answer: Answer) -> str:
     generator = torch.Generator().manual_seed(0)
-    for rows, batch, drop_last in ((2, 2, False), (4, 2, False), (7, 3, False), (8, 3, True)):
+    adam = functools.partial(torch.optim.Adam, lr=0.1)
+    cases: list[tuple[int, int, bool, Any, Any]] = [
+        (2, 2, False, F.mse_loss, _sgd), (6, 2, False, F.mse_loss, _sgd), (7, 3, False, F.mse_loss, _sgd),
+        (8, 3, True, F.mse_loss, _sgd), (4, 2, False, _pinball, _sgd), (4, 2, False, F.mse_loss, adam),
+    ]  # fmt: skip
+    for rows, batch, drop_last, loss_fn, optimizer in cases:
         x = torch.randn(rows, 2, generator=generator)
         y = x @ torch.tensor([[1.0], [-2.0]]) + torch.linspace(0, 3, rows)[:, None] ** 2
         loader = DataLoader(TensorDataset(x, y), batch, drop_last=drop_last)
         given = f"batches of {' and '.join(str(len(t)) for _, t in loader)} samples" + ", drop_last=True" * drop_last
+        given += ", another loss" * (loss_fn is _pinball) + ", Adam" * (optimizer is adam)
 
-        def run(epoch: Any, loader: Any = loader) -> tuple[Any, Tensor, _Probe]:
+        def run(epoch: Any, loader: Any = loader, loss_fn: Any = loss_fn, optimizer: Any = optimizer) -> tuple[Any, Tensor, _Probe]:
             model = _Probe()
             model.eval()
-            loss = epoch(model, loader, F.mse_loss, torch.optim.SGD(model.parameters(), lr=0.1))
+            loss = epoch(model, loader, loss_fn, optimizer(model.parameters()))
             return loss, model.linear.weight.detach(), model
 
         loss, weight, model = run(answer)
@@ -60,8 +67,8 @@ def check_train_one_epoch(answer: Answer) -> str:
         compare(weight, want_weight, given=given, mistakes=wrong, what="the weight after the epoch")
         if isinstance(loss, Tensor) and loss.requires_grad:
             raise Mistake(f"It returns a loss with its graph attached, given {given}: loss.item() is the number alone.")
-        compare(loss, want, given=given, mistakes=_wrong_means(_losses(loader), batch, rows), what="the mean loss")
-    return "the weights after an epoch and the mean loss, with an uneven last batch, with drop_last, from eval mode"
+        compare(loss, want, given=given, mistakes=_wrong_means(_losses(loader, loss_fn, optimizer), batch, rows), what="the mean loss")
+    return "the weights after an epoch and the mean loss, with an uneven last batch, with drop_last, from eval mode, two losses and two optimizers"
 
 
 class _Probe(nn.Module):
@@ -81,9 +88,25 @@ class _Probe(nn.Module):
         return self.linear(x)
 
 
-def _wrong_epoch(model: Any, loader: Any, loss_fn: Any, optimizer: Any, *, zero: str = "first", step: str = "last") -> float:
+def _pinball(predicted: Tensor, targets: Tensor) -> Tensor:
+    """Neither symmetric nor squared: an answer that swaps its arguments, or has a loss of its own, is seen."""
+    return torch.maximum(0.9 * (targets - predicted), 0.1 * (predicted - targets)).mean()
+
+
+def _sgd(parameters: Any) -> Optimizer:
+    return torch.optim.SGD(parameters, lr=0.1)
+
+
+def _wrong_epoch(
+    model: Any, loader: Any, loss_fn: Any, optimizer: Any, *, zero: str = "first", step: str = "last", only_first: bool = False,
+    own_optimizer: bool = False, own_loss: bool = False, swap: bool = False,
+) -> float:  # fmt: skip
     """The epoch with one statement missing or in the wrong place."""
-    for inputs, targets in loader:
+    optimizer = _sgd(model.parameters()) if own_optimizer else optimizer
+    loss_fn = F.mse_loss if own_loss else loss_fn
+    if swap:
+        loss_fn = lambda predicted, targets, right=loss_fn: right(targets, predicted)  # noqa: E731
+    for inputs, targets in list(loader)[:1] if only_first else loader:
         if zero == "first":
             optimizer.zero_grad()
         loss = loss_fn(model(inputs), targets)
@@ -99,26 +122,30 @@ def _wrong_epoch(model: Any, loader: Any, loss_fn: Any, optimizer: Any, *, zero:
     return 0.0
 
 
-_EPOCH_MISTAKES: dict[str, dict[str, str]] = {
+_EPOCH_MISTAKES: dict[str, dict[str, Any]] = {
     "never changes the weights: step() is missing, or runs while the gradients are zero": {"step": "no"},
-    "never sets the gradients to zero: backward() adds to what the batches before left": {"zero": "no"},
+    "never sets the gradients to zero between batches: backward() adds to what the batches before left": {"zero": "no"},
     "steps before backward(): each batch moves the weights by stale gradients": {"step": "before backward", "zero": "no"},
     "steps once after the loop: one update an epoch, from the last batch": {"step": "once"},
     "steps once after the loop, with the gradients of all batches added up": {"step": "once", "zero": "no"},
+    "trains on the first batch alone": {"only_first": True},
+    "makes an optimizer of its own: the one it is given decides how the weights move": {"own_optimizer": True},
+    "calls loss_fn(targets, predicted): the predictions come first": {"swap": True},
+    "computes a loss of its own: use the loss_fn it is given": {"own_loss": True},
 }
 
 
-def _losses(loader: Any) -> list[tuple[float, float, int]]:
+def _losses(loader: Any, loss_fn: Any, make_optimizer: Any) -> list[tuple[float, float, int]]:
     """(loss before the update, loss after it, samples) of each batch of a right epoch."""
     model = _Probe()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer = make_optimizer(model.parameters())
     losses = []
     for inputs, targets in loader:
         optimizer.zero_grad()
-        loss = F.mse_loss(model(inputs), targets)
+        loss = loss_fn(model(inputs), targets)
         loss.backward()
         optimizer.step()
-        losses.append((loss.item(), F.mse_loss(model(inputs), targets).item(), len(targets)))
+        losses.append((loss.item(), loss_fn(model(inputs), targets).item(), len(targets)))
     return losses
 
 
@@ -178,9 +205,16 @@ def check_evaluate_regression(answer: Answer) -> str:
         for training in (True, False):
             model = _Probe()
             model.train(training)
-            got = answer(model, loader)
-            enabled = torch.is_grad_enabled()
-            torch.set_grad_enabled(True)
+            before = copy.deepcopy(model)
+            try:
+                got = answer(model, loader)
+            except Mistake as mistake:
+                if "zero-dimensional" not in str(mistake):
+                    raise
+                raise Mistake(
+                    f"Its squeeze() takes the batch axis away too where a batch has one sample, given {given}: squeeze(1) or "
+                    f"flatten() keeps it. ({mistake})"
+                ) from None
             if any(model.modes):
                 raise Mistake("It does not call model.eval(): with dropout the score would change from call to call.")
             if model.training is not training:
@@ -190,9 +224,11 @@ def check_evaluate_regression(answer: Answer) -> str:
                 )
             if any(model.recorded):
                 raise Mistake("It records a graph for every batch: evaluate under torch.no_grad().")
-            if not enabled:
-                raise Mistake("It leaves gradients switched off for whoever runs next: use `with torch.no_grad():`.")
-            want = evaluate_regression(copy.deepcopy(model), loader)
+            if not all(parameter.requires_grad for parameter in model.parameters()):
+                raise Mistake("It leaves the model frozen (requires_grad = False): use `with torch.no_grad():`, which ends.")
+            if any(not torch.equal(a, b) for a, b in zip(before.parameters(), model.parameters(), strict=True)):
+                raise Mistake("It changes the model's weights: an evaluation only looks.")
+            want = evaluate_regression(before, loader)
             compare(got, want, given=given, mistakes=_wrong_scores(model, loader), what="(MAE, R²)")
     return "MAE and R² with even and uneven batches, eval mode, no graph, the mode restored, predictions flattened"
 
@@ -224,6 +260,8 @@ def _wrong_scores(model: nn.Module, loader: Any) -> dict[str, tuple[float, float
         "averages the R² of the batches: each has another mean, R² needs all samples at once": (right[0], batch_r2),
         "averages the batches' MAE and their R², whatever the sizes: R² needs all samples at once": (batch_mae, batch_r2),
         "weights the batches' R²: each has another mean, R² needs all samples at once": (right[0], weighted_r2),
+        "sums the absolute errors: the mean is asked for": ((y - p).abs().sum().item(), right[1]),
+        "divides Σ(y − ŷ)² by n and Σ(y − ȳ)² by n − 1 (the default of var)": (right[0], 1 - (1 - right[1]) * (len(y) - 1) / len(y)),
         "returns the mean squared error where the absolute error is asked for": (((y - p) ** 2).mean().item(), right[1]),
         "returns the root of the mean squared error, not the absolute error": (((y - p) ** 2).mean().sqrt().item(), right[1]),
         "takes Σ y² below the line of R², where the spread around the mean belongs": (

@@ -285,6 +285,29 @@ def test_changes_are_seen_in_nested_and_named_arguments():
     assert Answer(len)([1, 2.0, "a", None, double, (3, [4])]) == 6
 
 
+@pytest.mark.parametrize(
+    ("change", "left"),
+    [
+        (partial(torch.set_grad_enabled, False), "torch.is_grad_enabled() at False"),
+        (partial(torch.set_default_dtype, torch.float64), "torch.get_default_dtype() at torch.float64"),
+        (partial(torch.manual_seed, 0), "torch.initial_seed() at 0"),
+    ],
+)
+@pytest.mark.parametrize("raises", [True, False])
+def test_a_global_setting_left_changed_is_a_mistake_and_is_put_back(change, left, raises):
+    def leaves_it(x):
+        change()
+        return 1 // (not raises)
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        message = message_of(Answer(leaves_it), torch.ones(1))
+        assert torch.initial_seed() == 5
+    assert message.startswith("It raises ZeroDivisionError" if raises else f"It leaves {left} for whatever runs next")
+    assert torch.is_grad_enabled()
+    assert torch.get_default_dtype() == torch.float32
+
+
 def test_a_class_gives_a_module_that_is_an_answer_again():
     class Faulty(nn.Linear):
         def forward(self, x):
@@ -342,6 +365,8 @@ def test_equal_things_pass_without_a_warning(got, want):
         (torch.ones(2), torch.ones(2).double(), "has dtype torch.float32 where torch.float64 is expected."),
         (torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 2.5]]), "is 2 at [0, 1] where 2.5 is expected."),
         (torch.tensor(1), torch.tensor(2), "is 1 where 2 is expected."),
+        (torch.tensor(1.0), torch.tensor(1.00001), "is 1 where 1.00001 is expected."),
+        (1.00001, 1.00002, "is 1.00001 where 1.00002 is expected."),
         (torch.tensor([NAN]), torch.tensor([1.0]), "is nan at [0] where 1 is expected."),
         (torch.tensor([1 + 2j]), torch.tensor([1 + 3j]), "is 1+2j at [0] where 1+3j is expected."),
         ([1.0], torch.tensor([1.0]), "is [1.0], not a Tensor."),
@@ -364,7 +389,7 @@ def test_equal_things_pass_without_a_warning(got, want):
     ],
 )
 def test_a_difference_is_said_in_one_sentence(got, want, says):
-    assert message_of(compare, got, want, given="x", what="the sum") == f"Given x, the sum {says}"
+    assert message_of(compare, got, want, given="x", what="the sum", rtol=1e-6, atol=1e-6) == f"Given x, the sum {says}"
 
 
 def test_the_first_mistake_that_matches_is_named_and_the_rest_not_computed():

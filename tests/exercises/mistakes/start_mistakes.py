@@ -96,6 +96,28 @@ def subtract_last(memory, fixed, per_image):
     return memory // per_image - fixed
 
 
-@mistake("start.largest_batch", says="returns a float")
+@mistake("start.largest_batch", says=r"as int\(\) cuts −1\.5 to −1")
+def cut_at_zero(memory, fixed, per_image):
+    return int((memory - fixed) / per_image)
+
+
+@mistake("start.largest_batch", says=r"returns a float \(tensor")
+def float_tensor(memory, fixed, per_image):
+    return torch.tensor(float(max(0, (memory - fixed) // per_image)))
+
+
+@mistake("start.largest_batch", says=r"returns a float \(5\.0")
 def whole_float(memory, fixed, per_image):
     return float(max(0, (memory - fixed) // per_image))
+
+
+@mistake("start.double", says=r"leaves torch\.initial_seed\(\) at 0 for whatever runs next")
+def seeds_the_program(x):
+    torch.manual_seed(0)
+    return 2 * x
+
+
+@mistake("start.double", says=r"leaves torch\.get_default_dtype\(\) at torch\.float64")
+def sets_the_default_dtype(x):
+    torch.set_default_dtype(torch.float64)
+    return 2 * x

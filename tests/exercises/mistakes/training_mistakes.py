@@ -188,7 +188,7 @@ def records(model, loader):
     return scores(*joined(pairs))
 
 
-@mistake("training.evaluate_regression", says="leaves gradients switched off")
+@mistake("training.evaluate_regression", says=r"leaves torch\.is_grad_enabled\(\) at False.*use `with torch\.no_grad\(\):`")
 def switches_gradients_off(model, loader):
     torch.set_grad_enabled(False)
     return scores(*joined(predict(model, loader)))
@@ -243,3 +243,70 @@ def correlation(model, loader):
 def unexplained(model, loader):
     p, y = joined(predict(model, loader))
     return scores(p, y)[0], 1 - scores(p, y)[1]
+
+
+def right_epoch(model, loader, loss_fn, optimizer):
+    model.train()
+    total = count = 0
+    for x, y in loader:
+        optimizer.zero_grad()
+        loss = loss_fn(model(x), y)
+        loss.backward()
+        optimizer.step()
+        total, count = total + loss.item() * len(y), count + len(y)
+    return total / count
+
+
+@mistake("training.train_one_epoch", says="optimizer of its own")
+def own_optimizer(model, loader, loss_fn, optimizer):
+    return right_epoch(model, loader, loss_fn, torch.optim.SGD(model.parameters(), lr=0.1))
+
+
+@mistake("training.train_one_epoch", says="loss of its own")
+def own_loss(model, loader, loss_fn, optimizer):
+    return right_epoch(model, loader, torch.nn.functional.mse_loss, optimizer)
+
+
+@mistake("training.train_one_epoch", says="the predictions come first")
+def swapped_arguments(model, loader, loss_fn, optimizer):
+    return right_epoch(model, loader, lambda predicted, targets: loss_fn(targets, predicted), optimizer)
+
+
+@mistake("training.train_one_epoch", says="first batch alone")
+def first_batch(model, loader, loss_fn, optimizer):
+    return right_epoch(model, [next(iter(loader))], loss_fn, optimizer)
+
+
+@mistake("training.evaluate_regression", says="sums the absolute errors")
+def summed_errors(model, loader):
+    p, y = joined(predict(model, loader))
+    return (p - y).abs().sum().item(), scores(p, y)[1]
+
+
+@mistake("training.evaluate_regression", says="n − 1")
+def unbiased_variance(model, loader):
+    p, y = joined(predict(model, loader))
+    return scores(p, y)[0], 1 - (((p - y) ** 2).mean() / y.var()).item()
+
+
+@mistake("training.evaluate_regression", says=r"squeeze\(\) takes the batch axis away too")
+@torch.no_grad()
+def squeezes_too_much(model, loader):
+    was = model.training
+    model.eval()
+    pairs = [(model(x).squeeze(), y) for x, y in loader]
+    model.train(was)
+    return scores(*joined(pairs))
+
+
+@mistake("training.evaluate_regression", says="leaves the model frozen")
+def freezes(model, loader):
+    model.requires_grad_(False)
+    return scores(*joined(predict(model, loader)))
+
+
+@mistake("training.evaluate_regression", says="changes the model's weights")
+def changes_the_weights(model, loader):
+    with torch.no_grad():
+        model.linear.weight += 1
+    return scores(*joined(predict(model, loader)))
