@@ -6,6 +6,7 @@ Sources: torch.nn.functional.cross_entropy and torch.nn.functional.kl_div, to wh
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +26,8 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 def check_cross_entropy(answer: Answer) -> str:
     generator = torch.Generator().manual_seed(0)
-    cases = [(torch.tensor([[2.0, 0.0]]), torch.tensor([0])), (torch.tensor([[1.0, 3.0], [0.0, 1.0]]), torch.tensor([0, 1]))]
+    cases = [(torch.tensor([[1.0, 3.0, 0.0], [0.0, 1.0, 0.0]]), torch.tensor([0, 1]))]  # N, K and 1 differ: so do mistakes
+    cases.append((torch.tensor([[2.0, 0.0]]), torch.tensor([0])))
     for n, k in ((3, 4), (7, 10)):
         cases.append((3 * torch.randn(n, k, generator=generator), torch.randint(k, (n,), generator=generator)))
     for logits, labels in cases:
@@ -33,29 +35,32 @@ def check_cross_entropy(answer: Answer) -> str:
         compare(answer(logits, labels), want, given=describe(logits, labels), mistakes=_cross_entropy_mistakes(logits, labels))
 
     large = torch.tensor([[1000.0, 0.0]])
-    for logits, label in ((large, 0), (large, 1), (-large - 1000.0, 1)):
-        got, want = answer(logits, torch.tensor([label])), F.cross_entropy(logits, torch.tensor([label]))
-        given = describe(logits, torch.tensor([label]))
+    apart = torch.tensor([[1000.0, 0.0], [2.0, 0.0]])  # the maximum of the batch is not the second row's
+    for logits, picked in ((large, [0]), (large, [1]), (-large - 1000.0, [1]), (apart, [0, 0]), (apart, [1, 1])):
+        labels = torch.tensor(picked)
+        got, want = answer(logits, labels), F.cross_entropy(logits, labels)
+        given = describe(logits, labels)
         if isinstance(got, Tensor) and not bool(got.isfinite().all()):
             raise Mistake(
                 f"It overflows. Given {given}, the result is {got.item():g} where {want.item():g} is expected: "
                 "in float32 exp(1000) is inf and exp(-1000) is 0. Subtract each row's maximum first."
             )
-        if isinstance(got, Tensor) and 0 < float(got.detach()) < float(want):
+        if isinstance(got, Tensor) and 0 < float(got.detach()) < 0.99 * want.item():
             raise Mistake(
                 f"It clips the probability (a small constant in the logarithm, or clamp). Given {given}, the result is "
                 f"{float(got.detach()):.4g} where {want.item():g} is expected, and no gradient is left."
             )
         compare(got, want, given=given)
 
-    logits, labels = cases[2][0].double().requires_grad_(), cases[2][1]
-    got = answer(logits, labels)
-    if not got.requires_grad:
-        raise Mistake("It cuts the graph (detach, item, no_grad or NumPy): the loss has no gradient for the logits.")
-    compare(got, F.cross_entropy(logits, labels), given=describe(logits, labels), rtol=1e-9, atol=1e-9)
-    (gradient,) = torch.autograd.grad(got, logits)
-    (want,) = torch.autograd.grad(F.cross_entropy(logits, labels), logits)
-    compare(gradient, want, given=describe(logits, labels), what="the gradient for the logits")
+    wide, labels = cases[2][0].double().requires_grad_(), cases[2][1]
+    compare(answer(wide, labels), F.cross_entropy(wide, labels), given=describe(wide, labels), rtol=1e-6, atol=1e-6)
+    for logits, labels in ((wide, cases[2][1]), (apart.clone().requires_grad_(), torch.tensor([0, 1]))):
+        got = answer(logits, labels)
+        if not got.requires_grad:
+            raise Mistake("It cuts the graph (detach, item, no_grad or NumPy): the loss has no gradient for the logits.")
+        (gradient,) = torch.autograd.grad(got, logits)
+        (want,) = torch.autograd.grad(F.cross_entropy(logits, labels), logits)
+        compare(gradient, want, given=describe(logits, labels), what="the gradient for the logits")
     return "values on four shapes, logits of ±1000, float64, the gradient (softmax − one-hot) / N"
 
 
@@ -76,6 +81,7 @@ def _cross_entropy_mistakes(logits: Tensor, labels: Tensor) -> dict[str, Callabl
         "takes the logarithm after the mean over the batch": lambda: -log_p.exp()[rows, labels].mean().log(),
         "sums over the batch instead of averaging": lambda: mean * len(labels),
         "divides by N·K: it averages over the classes too, where they are to be summed": lambda: mean / logits.shape[1],
+        "divides by K, the number of classes: the mean is over the N samples": lambda: mean * len(labels) / logits.shape[1],
         "picks [:, labels], a table of N × N, instead of one entry a row": lambda: -log_p[:, labels].mean(),
         "returns one loss a sample: the mean over the batch is missing": lambda: F.cross_entropy(
             logits, labels, reduction="none"
@@ -111,28 +117,34 @@ def kl_divergence(log_q: Tensor, p: Tensor) -> Tensor:
 
 def check_kl_divergence(answer: Answer) -> str:
     generator = torch.Generator().manual_seed(0)
-    cases = [(torch.tensor([[0.25, 0.75]]).log(), torch.tensor([[0.5, 0.5]]))]
-    for n, k in ((2, 3), (5, 7)):
+    cases = []
+    for n, k in ((2, 3), (5, 7)):  # N, K and 1 differ: so do mistakes
         logits = torch.randn(2, n, k, generator=generator)
         cases.append((logits[0].log_softmax(1), logits[1].softmax(1)))
+    cases.append((torch.tensor([[0.25, 0.75]]).log(), torch.tensor([[0.5, 0.5]])))
     for log_q, p in cases:
         want = F.kl_div(log_q, p, reduction="batchmean")
         compare(answer(log_q, p), want, given=describe(log_q, p), mistakes=_kl_mistakes(log_q, p))
 
-    log_q, p = torch.tensor([[0.25, 0.75]]).log(), torch.tensor([[0.0, 1.0]])
-    got, want = answer(log_q, p), F.kl_div(log_q, p, reduction="batchmean")
-    if isinstance(got, Tensor) and bool(got.isnan().any()):
-        raise Mistake(
-            f"It gives nan where a target probability is 0. Given {describe(log_q, p)}, {want.item():.4g} is expected: "
-            "0 · log 0 counts as 0. torch.xlogy knows that."
-        )
-    compare(got, want, given=describe(log_q, p))
+    one = torch.tensor([[0.25, 0.75]]).log()
+    for log_q, p in ((one, torch.tensor([[0.0, 1.0]])), (one.repeat(2, 1), torch.tensor([[0.0, 1.0], [0.5, 0.5]]))):
+        got, want = answer(log_q, p), F.kl_div(log_q, p, reduction="batchmean")
+        if isinstance(got, Tensor) and bool(got.isnan().any()):
+            raise Mistake(
+                f"It gives nan where a target probability is 0. Given {describe(log_q, p)}, {want.item():.4g} is expected: "
+                "0 · log 0 counts as 0. torch.xlogy knows that."
+            )
+        row_left_out = F.kl_div(log_q[1:], p[1:], reduction="batchmean")  # nan for a single row
+        compare(got, want, given=describe(log_q, p), mistakes={
+            "leaves out the whole row where a target probability is 0": row_left_out,
+        })  # fmt: skip
 
-    log_q, p = cases[1][0].double().requires_grad_(), cases[1][1].double()
+    log_q, p = cases[0][0].double().requires_grad_(), cases[0][1].double()
     got = answer(log_q, p)
     if not got.requires_grad:
         raise Mistake("It cuts the graph (detach, item, no_grad or NumPy): the loss has no gradient for log_q.")
-    compare(got, F.kl_div(log_q, p, reduction="batchmean"), given=describe(log_q, p), rtol=1e-9, atol=1e-9)
+    want = F.kl_div(log_q, p, reduction="batchmean")
+    compare(got, want, given=describe(log_q, p), mistakes=_kl_mistakes(log_q, p), rtol=1e-6, atol=1e-6)
     (gradient,) = torch.autograd.grad(got, log_q)
     compare(gradient, -p / len(p), given=describe(log_q, p), what="the gradient for log_q")
     return "values on three shapes, a target probability of 0, float64, the gradient −p / N"
@@ -142,10 +154,14 @@ def _kl_mistakes(log_q: Tensor, p: Tensor) -> dict[str, Callable[[], Tensor]]:
     def kl(log_q: Tensor, p: Tensor) -> Tensor:
         return F.kl_div(log_q, p, reduction="batchmean")
 
+    def shifted(eps: float) -> Tensor:
+        return (p * ((p + eps).log() - log_q)).sum(1).mean()
+
     n, k = p.shape
     return {
         "averages over all N·K entries, as nn.KLDivLoss does by default: sum over the classes first": lambda: kl(log_q, p) / k,
         "sums over the batch instead of averaging": lambda: kl(log_q, p) * n,
+        "sums over the batch and averages over the classes: it is the other way round": lambda: kl(log_q, p) * n / k,
         "swaps the two distributions: this is KL(q ‖ p)": lambda: kl(p.log(), log_q.exp()),
         "weights by q instead of by the target p": lambda: (log_q.exp() * (p.log() - log_q)).sum(1).mean(),
         "has the sign wrong: KL divergence is never negative": lambda: -kl(log_q, p),
@@ -155,6 +171,10 @@ def _kl_mistakes(log_q: Tensor, p: Tensor) -> dict[str, Callable[[], Tensor]]:
         "applies the exponential to log_q: the difference needs logarithms": lambda: (p * (p.log() - log_q.exp())).sum(1).mean(),
         "returns one value a sample: the mean over the batch is missing": lambda: F.kl_div(log_q, p, reduction="none").sum(1),
         "returns one value an entry: sum over the classes, then average": lambda: F.kl_div(log_q, p, reduction="none"),
+        **{
+            f"adds {eps:g} inside the logarithm, which shows: torch.xlogy needs no such constant": partial(shifted, eps)
+            for eps in (1e-6, 1e-5, 1e-4, 1e-3)
+        },
     }
 
 

@@ -54,7 +54,7 @@ def check_adamw_step(answer: Answer) -> str:
         parameter.grad = g
         optimizer.step()
         state = answer(state[0], g, *state[1:], step, lr=0.05, betas=(0.9, 0.99), eps=1e-8, weight_decay=0.2)
-        compare(state[0], parameter.detach(), given=f"{step} steps on a (2, 3) tensor", rtol=1e-9, atol=1e-9, what="w")
+        compare(state[0], parameter.detach(), given=f"{step} steps on a (2, 3) tensor", rtol=1e-6, atol=1e-6, what="w")
     return "five single steps (eps and decay visible in them) and 20 steps beside torch.optim.AdamW"
 
 
@@ -63,6 +63,9 @@ _ADAMW_MISTAKES: dict[str, dict[str, Any]] = {
     "corrects the bias of m but not of v": {"correct": "m"},
     "corrects with 1 − β·step where β^step is meant": {"correct": "product"},
     "corrects every step as if it were the first": {"correct": "first"},
+    "counts the steps from 0, though the first one it is given is 1": {"correct": "late"},
+    "corrects with the step before: β^(step − 1)": {"correct": "early"},
+    "adds eps before it corrects the bias of v: it belongs to √v̂": {"eps_early": True},
     "leaves out the factors 1 − β: m and v are averages, not sums": {"keep": "sums"},
     "returns the corrected moments: the next step would correct them again": {"keep": "corrected"},
     "swaps the two betas": {"swap": True},
@@ -75,13 +78,14 @@ _ADAMW_MISTAKES: dict[str, dict[str, Any]] = {
     "couples the weight decay: added to the gradient, it is Adam with L2, not AdamW": {"decay": "coupled"},
     "does not multiply the weight decay by the learning rate": {"decay": "without lr"},
     "decays in the wrong direction: the weights grow": {"decay": "grows"},
+    "decays the weights after the step: they shrink before it": {"decay": "after"},
 }
 
 
 def _adamw_wrong(
     args: tuple[Any, ...], options: dict[str, Any], *, correct: str = "both", keep: str = "raw", swap: bool = False,
     sign: float = -1.0, square: bool = True, root: bool = True, eps_inside: bool = False, no_eps: bool = False,
-    decay: str = "decoupled",
+    eps_early: bool = False, decay: str = "decoupled",
 ) -> State:  # fmt: skip
     """AdamW with one thing wrong; with all defaults it is right."""
     (w, g, m, v, step), lr, eps = args, options["lr"], options["eps"]
@@ -91,12 +95,14 @@ def _adamw_wrong(
     factor = {"decoupled": -lr, "without lr": -1.0, "grows": lr}.get(decay, 0.0)
     share1, share2 = (1.0, 1.0) if keep == "sums" else (1 - beta1, 1 - beta2)
     m, v = beta1 * m + share1 * g, beta2 * v + share2 * (g**2 if square else g)
-    step = 1 if correct == "first" else step
+    step = {"first": 1, "late": step + 1, "early": step - 1}.get(correct, step)
     c1, c2 = (1 - beta1 * step, 1 - beta2 * step) if correct == "product" else (1 - beta1**step, 1 - beta2**step)
     m_hat, v_hat = m if correct == "none" else m / c1, v if correct in ("none", "m") else v / c2
     eps = 0.0 if no_eps else eps
-    below = (v_hat + eps).sqrt() if eps_inside else (v_hat.sqrt() if root else v_hat) + eps
+    below = (v_hat + eps).sqrt() if eps_inside else (v_hat.sqrt() if root else v_hat) + (eps / c2**0.5 if eps_early else eps)
     new = w + factor * options["weight_decay"] * w + sign * lr * m_hat / below
+    if decay == "after":
+        new = (1 - lr * options["weight_decay"]) * new
     return (new, m_hat, v_hat) if keep == "corrected" else (new, m, v)
 
 

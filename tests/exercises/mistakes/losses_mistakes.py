@@ -120,3 +120,40 @@ def detached(log_q, p):
 @mistake("losses.cross_entropy", says="has dtype torch.float32 where torch.float64")
 def always_single_precision(logits, labels):
     return F.cross_entropy(logits.float(), labels)
+
+
+@mistake("losses.cross_entropy", says=r"overflows\. Given tensor \[\[1000\.0, 0\.0\], \[2\.0, 0\.0\]\]")
+def subtracts_the_maximum_of_the_batch(logits, labels):
+    shifted = logits - logits.max()
+    return -(shifted - shifted.exp().sum(1, keepdim=True).log())[torch.arange(len(labels)), labels].mean()
+
+
+@mistake("losses.cross_entropy", says="divides by K")
+def divides_by_the_classes(logits, labels):
+    return F.cross_entropy(logits, labels, reduction="sum") / logits.shape[1]
+
+
+@mistake("losses.cross_entropy", says=r"the gradient for the logits is")
+def right_value_wrong_gradient(logits, labels):
+    return F.cross_entropy(2 * logits - logits.detach(), labels)
+
+
+@mistake("losses.kl_divergence", says="leaves out the whole row")
+def drops_rows(log_q, p):
+    rows = (p > 0).all(1) if bool((p > 0).all(1).any()) else slice(None)
+    return F.kl_div(log_q[rows], p[rows], reduction="batchmean")
+
+
+@mistake("losses.kl_divergence", says=r"adds 0\.001 inside the logarithm")
+def visible_constant(log_q, p):
+    return (p * ((p + 1e-3).log() - log_q)).sum(1).mean()
+
+
+@mistake("losses.kl_divergence", says=r"adds 1e-06 inside the logarithm.*the result is 0\.6142346 where 0\.6142316")
+def small_constant(log_q, p):
+    return (p * ((p + 1e-6).log() - log_q)).sum(1).mean()
+
+
+@mistake("losses.kl_divergence", says="averages over the classes: it is the other way round")
+def the_other_way_round(log_q, p):
+    return (torch.xlogy(p, p) - p * log_q).sum(0).mean()

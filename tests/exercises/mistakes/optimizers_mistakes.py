@@ -97,3 +97,25 @@ def sums(w, g, m, v, step, *, lr, betas, eps, weight_decay):
     m, v = betas[0] * m + g, betas[1] * v + g**2
     m_hat, v_hat = m / (1 - betas[0] ** step), v / (1 - betas[1] ** step)
     return w - lr * weight_decay * w - lr * m_hat / (v_hat.sqrt() + eps), m, v
+
+
+@mistake("optimizers.adamw_step", says="decays the weights after the step")
+def decays_late(w, g, m, v, step, *, lr, betas, eps, weight_decay):
+    new, m, v = adamw(w, g, m, v, step, lr=lr, betas=betas, eps=eps, weight_decay=0.0)
+    return new - lr * weight_decay * new, m, v
+
+
+@mistake("optimizers.adamw_step", says="counts the steps from 0")
+def counts_on(w, g, m, v, step, *, lr, betas, eps, weight_decay):
+    return adamw(w, g, m, v, step + 1, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+
+
+@mistake("optimizers.adamw_step", says="corrects with the step before")
+def counts_back(w, g, m, v, step, *, lr, betas, eps, weight_decay):
+    return adamw(w, g, m, v, step - 1, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+
+
+@mistake("optimizers.adamw_step", says="adds eps before it corrects")
+def eps_too_early(w, g, m, v, step, *, lr, betas, eps, weight_decay):
+    scale = (1 - betas[1] ** step) ** 0.5
+    return adamw(w, g, m, v, step, lr=lr, betas=betas, eps=eps / scale, weight_decay=weight_decay)
