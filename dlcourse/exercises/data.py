@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -26,16 +27,15 @@ def channel_statistics(images: list[torch.Tensor]) -> tuple[torch.Tensor, torch.
 
 
 def check_channel_statistics(answer: Answer) -> str:
-    two = [torch.tensor(row).expand(3, 1, len(row)).clone() for row in ([0.0, 1.0], [0.5, 0.5, 0.2])]
+    rows, column = torch.tensor([[0.0, 1.0]]), torch.tensor([[0.5], [0.5], [0.2]])  # heights that are not the shares of pixels
+    two = [pixels.expand(3, -1, -1).clone() for pixels in (rows, column)]
     tint = torch.tensor([0.2, 0.5, 0.9])[:, None, None]
     same_size = [(torch.rand(3, 4, 5) * 0.3 + shift) * tint for shift in (0.0, 0.3, 0.6)]
     mixed = [(torch.rand(3, h, w) * 0.2 + shift) * tint for h, w, shift in ((3, 9, 0.0), (6, 2, 0.4), (8, 7, 0.7))]
     for images in (two, same_size, mixed):
         result = answer(images)
         given = "images of the shapes " + ", ".join(str(tuple(image.shape)) for image in images)
-        if not isinstance(result, (tuple, list)) or len(result) != 2:
-            raise Mistake(f"It returns {describe(result)}; two tensors of shape (3,) are asked for: the means, the deviations.")
-        got = [torch.as_tensor(part).float() for part in result]
+        got = [part.float() for part in _two(result, "tensors of shape (3,) are asked for: the means, the deviations")]
         mean, std = channel_statistics(images)
         for name, part in zip(("mean", "std"), got, strict=True):
             if part.shape != (3,):
@@ -43,6 +43,7 @@ def check_channel_statistics(answer: Answer) -> str:
         pixels = torch.cat([image.flatten(1) for image in images], 1)
         means = torch.stack([image.mean((1, 2)) for image in images])
         variances = torch.stack([image.var((1, 2), correction=0) for image in images])
+        shares = torch.tensor([image.numel() for image in images]) / sum(image.numel() for image in images)
         compare(got[0], mean, given=given, what="the mean", mistakes={
             "averages the images' means: an image counts by its pixels, and a large one has more": means.mean(0),
             "mixes the channels: take one mean for each": pixels.mean().expand(3),
@@ -52,6 +53,12 @@ def check_channel_statistics(answer: Answer) -> str:
         compare(got[1], std, given=given, what="the standard deviation", mistakes={
             inside: variances.sqrt().mean(0),
             f"{inside}; and divides by n − 1": torch.stack([image.std((1, 2)) for image in images]).mean(0),
+            "averages the images' own deviations, each weighted by its pixels: how the images differ is missing": (
+                shares @ variances.sqrt()
+            ),
+            "averages the images' own variances, each weighted by its pixels: how the images differ is missing": (
+                (shares @ variances).sqrt()
+            ),
             "averages the images' own variances: how the images differ from one another is missing": variances.mean(0).sqrt(),
             "takes the deviation of the images' means: how pixels differ within an image is missing": means.std(0, correction=0),
             "takes the deviation of the images' means, and divides by n − 1": means.std(0),
@@ -61,6 +68,16 @@ def check_channel_statistics(answer: Answer) -> str:
             "mixes the channels: take one deviation for each": pixels.std(correction=0).expand(3),
         })  # fmt: skip
     return "means and deviations of images of one size and of several"
+
+
+def _two(result: Any, asked: str) -> list[torch.Tensor]:
+    """The two parts of an answer as tensors: lists and arrays of numbers pass."""
+    try:
+        if isinstance(result, (tuple, list)) and len(result) == 2:
+            return [torch.as_tensor(part) for part in result]
+    except (TypeError, ValueError, RuntimeError):
+        pass
+    raise Mistake(f"It returns {describe(result)}; two {asked}.")
 
 
 def encode_labels(names: list[str], classes: list[str]) -> torch.Tensor:
@@ -141,9 +158,7 @@ def check_hold_out(answer: Answer) -> str:
 
 def _check_one_hold_out(labels: torch.Tensor, fraction: float, result: Any) -> None:
     given = f"{describe(labels)} and the fraction {fraction:.3g}"
-    if not isinstance(result, (tuple, list)) or len(result) != 2:
-        raise Mistake(f"It returns {describe(result)}; two tensors of indices are asked for: train, then val.")
-    train, val = (torch.as_tensor(part) for part in result)
+    train, val = _two(result, "tensors of indices are asked for: train, then val")
     for part in (train, val):
         if part.dtype == torch.bool:
             raise Mistake("It returns masks: give the indices, mask.nonzero().flatten().")
@@ -152,8 +167,6 @@ def _check_one_hold_out(labels: torch.Tensor, fraction: float, result: Any) -> N
     drawn = torch.cat([train, val])
     if len(drawn) == len(labels) and torch.equal(drawn.sort().values, labels.sort().values):
         raise Mistake("It returns the labels of the samples: give their indices.")
-    if len(val) > len(train) and fraction < 0.5:
-        raise Mistake(f"It returns val before train: given {given}, {len(train)} indices come first and {len(val)} second.")
     if any(len(part.unique()) < len(part) for part in (train, val)):
         raise Mistake(f"It draws with replacement: given {given}, an index stands in one part twice.")
     if shared := sorted(set(train.tolist()) & set(val.tolist())):
@@ -165,14 +178,19 @@ def _check_one_hold_out(labels: torch.Tensor, fraction: float, result: Any) -> N
     wanted = {label: max(1, round(fraction * count)) for label, count in counts.items()}
     if held == wanted:
         return
-    if len(set(held.values())) == 1 and len(counts) > 1 and len(val) > len(counts):
+    if all((labels[train] == label).sum().item() == count for label, count in wanted.items()):
+        raise Mistake(f"It returns val before train: given {given}, {len(train)} indices come first and {len(val)} second.")
+    if len(set(held.values())) == 1 and len(counts) > 1:
         raise Mistake(f"It takes equally many of every class: given {given}, {held}, where each keeps its share, {wanted}.")
     empty = [label for label in counts if held[label] == 0]
     if empty and all(held[label] == wanted[label] for label in counts if label not in empty):
         raise Mistake(f"It leaves a small class out of val: given {given}, class {empty[0]} has no sample there; keep at least one.")
     if all(held[label] in (wanted[label], int(fraction * count)) for label, count in counts.items()):
         raise Mistake(f"It rounds down: given {given}, val holds {held} of the classes, where round() gives {wanted}.")
-    raise Mistake(f"It does not split class by class: given {given}, val holds {held} of the classes, where {wanted} is their share.")
+    if all(held[label] in (wanted[label], ceil(fraction * count)) for label, count in counts.items()):
+        raise Mistake(f"It rounds up: given {given}, val holds {held} of the classes, where round() gives {wanted}.")
+    fault = "does not split class by class" if len(val) == round(fraction * len(labels)) else "holds out another number"
+    raise Mistake(f"It {fault}: given {given}, val holds {held} of the classes, where {wanted} is their share.")
 
 
 def _check_draws(answer: Answer) -> None:
@@ -212,14 +230,17 @@ def check_to_rgb_tensor(answer: Answer) -> str:
                 raise Mistake(f"It keeps {channels} channel(s) of {what}: convert it to RGB, every image has three.")
             if got.dtype == torch.uint8:
                 raise Mistake("It returns whole numbers from 0 to 255: a network takes float32 in [0, 1].")
-            got = got.float() if got.dtype.is_floating_point else got
+            if got.dtype != torch.float32 and got.dtype.is_floating_point:
+                raise Mistake(f"It returns {got.dtype} for {what}: a network takes float32.")
         height, width = want.shape[1:]
-        compare(got, want, given=what, atol=0.006, rtol=0, mistakes={
+        rounding = 0.006 if "transparent" in what else 1e-4  # blending may round a byte up or down
+        compare(got, want, given=what, atol=rounding, rtol=0, mistakes={
             "leaves the channels last: permute (H, W, 3) to (3, H, W)": want.permute(1, 2, 0),
             "reshapes where it must permute: the numbers of a pixel are torn apart":
                 want.permute(1, 2, 0).reshape(3, height, width),
             "swaps height and width: permute(2, 0, 1)": want.transpose(1, 2),
-            "ignores the EXIF orientation: the picture lies on its side": _on(image, "white"),
+            "ignores the EXIF orientation: the picture does not stand upright": _on(image, "white"),
+            "divides by 256: white is 255, and becomes 1": want * 255 / 256,
             "drops the transparency: what shows through is white, not the colour stored under it": _on(image, None),
             "lays transparent images on black: white is asked for": _on(image, "black"),
             "leaves the numbers at 0 to 255: divide by 255": want * 255,
@@ -229,7 +250,7 @@ def check_to_rgb_tensor(answer: Answer) -> str:
             "maps to [−1, 1]: [0, 1] is asked for": 2 * want - 1,
             "turns the picture to grey": want.mean(0, keepdim=True).expand(3, -1, -1),
         })  # fmt: skip
-    return "colour, greyscale, palette, transparency and an EXIF rotation, each as (3, H, W) in [0, 1]"
+    return "colour, greyscale, palette, transparency and two EXIF rotations, each as (3, H, W) in [0, 1]"
 
 
 def _pictures() -> dict[str, Image.Image]:
@@ -239,15 +260,17 @@ def _pictures() -> dict[str, Image.Image]:
     alpha = np.array([[255, 0, 128, 255, 0]] * 3, np.uint8)
     palette = Image.fromarray(np.array([[0, 1, 2]], np.uint8))
     palette.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
-    exif = Image.Exif()
-    exif[0x0112] = 6  # stored lying on its left side
+    turned, upside_down = Image.Exif(), Image.Exif()
+    turned[0x0112], upside_down[0x0112] = 6, 3
     return {
         "a colour picture of 3 rows and 5 columns": _stored(Image.fromarray(colours)),
         "a greyscale picture (mode L)": _stored(Image.fromarray(colours[..., 0])),
         "a palette picture (mode P)": _stored(palette),
         "a transparent picture (mode RGBA)": _stored(Image.fromarray(np.dstack([colours, alpha]))),
         "a palette picture with a transparent entry": _stored(palette, transparency=1),
-        "a picture with the EXIF orientation 6": _stored(Image.fromarray(colours), exif=exif),
+        "a transparent grey picture (mode LA)": _stored(Image.fromarray(np.dstack([colours[..., 0], alpha]), "LA")),
+        "a picture with the EXIF orientation 6": _stored(Image.fromarray(colours), exif=turned),
+        "a picture with the EXIF orientation 3": _stored(Image.fromarray(colours), exif=upside_down),
     }
 
 

@@ -1,5 +1,7 @@
 """Wrong answers to the exercises on data."""
 
+import math
+
 import numpy as np
 import torch
 from PIL import Image, ImageOps
@@ -59,6 +61,27 @@ def std_of_means(images):
 @mistake("data.channel_statistics", says="averages the images' own variances")
 def pooled_variance(images):
     return pixels_of(images).mean(1), torch.stack([i.var((1, 2), correction=0) for i in images]).mean(0).sqrt()
+
+
+def shares_of(images):
+    return torch.tensor([image.numel() for image in images]) / sum(image.numel() for image in images)
+
+
+@mistake("data.channel_statistics", says="own deviations, each weighted by its pixels")
+def weighted_deviations(images):
+    own = torch.stack([image.std((1, 2), correction=0) for image in images])
+    return pixels_of(images).mean(1), shares_of(images) @ own
+
+
+@mistake("data.channel_statistics", says="own variances, each weighted by its pixels")
+def weighted_variances(images):
+    own = torch.stack([image.var((1, 2), correction=0) for image in images])
+    return pixels_of(images).mean(1), (shares_of(images) @ own).sqrt()
+
+
+@mistake("data.channel_statistics", says=r"It returns \('mean', 'std'\); two tensors of shape")
+def words(images):
+    return "mean", "std"
 
 
 @mistake("data.channel_statistics", says="root of the mean square")
@@ -218,7 +241,27 @@ def rounds_down(labels, fraction, generator):
     return by_class(labels, fraction, generator, count=lambda n: max(1, int(fraction * n)))
 
 
-@mistake("data.hold_out", says="equally many of every class")
+@mistake("data.hold_out", says="rounds up")
+def rounds_up(labels, fraction, generator):
+    return by_class(labels, fraction, generator, count=lambda n: math.ceil(round(fraction * n, 9)))
+
+
+@mistake("data.hold_out", says="holds out another number")
+def one_too_many(labels, fraction, generator):
+    return by_class(labels, fraction, generator, count=lambda n: round(fraction * n) + 1)
+
+
+@mistake("data.hold_out", says=r"equally many of every class: .*\{0: 1, 1: 1\}")
+def one_of_each(labels, fraction, generator):
+    return by_class(labels, fraction, generator, count=lambda n: 1)
+
+
+@mistake("data.hold_out", says="two tensors of indices are asked for")
+def three_parts(labels, fraction, generator):
+    return *by_class(labels, fraction, generator), torch.arange(0)
+
+
+@mistake("data.hold_out", says=r"equally many of every class: .*\{0: 2, 1: 2\}")
 def equally_many(labels, fraction, generator):
     each = round(fraction * len(labels) / len(labels.unique()))
     return by_class(labels, fraction, generator, count=lambda n: max(1, min(each, n)))
@@ -332,3 +375,28 @@ def as_opencv_does(image):
 @mistake("data.to_rgb_tensor", says=r"maps to \[−1, 1\]")
 def centred(image):
     return as_tensor(upright_on(image)) * 2 - 1
+
+
+@mistake("data.to_rgb_tensor", says=r"returns torch\.float64")
+def double_precision(image):
+    return as_tensor(upright_on(image)).double()
+
+
+@mistake("data.to_rgb_tensor", says="divides by 256")
+def of_256(image):
+    return as_tensor(upright_on(image)) * 255 / 256
+
+
+@mistake("data.to_rgb_tensor", says="Given a transparent grey picture")
+def forgets_grey_with_alpha(image):
+    if image.mode == "LA":
+        return as_tensor(image.convert("RGB"))
+    return as_tensor(upright_on(image))
+
+
+@mistake("data.to_rgb_tensor", says="does not stand upright. Given a picture with the EXIF orientation 3")
+def knows_one_orientation(image):
+    if image.getexif().get(0x0112) == 6:
+        return as_tensor(image.rotate(-90, expand=True).convert("RGB"))
+    layered = image.convert("RGBA")
+    return as_tensor(Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered).convert("RGB"))
