@@ -34,6 +34,8 @@ WRONG_SIZES: dict[str, Callable[[int, int, int, int, int, int], int]] = {
     "ignores the stride": lambda room, n, k, s, p, d: room + 1,
     "rounds up, and lets the last window hang over the edge": lambda room, n, k, s, p, d: ceil(room / s) + 1,
     "adds the 1 before it divides by the stride": lambda room, n, k, s, p, d: (room + 1) // s,
+    "takes the window for dilation · (kernel_size − 1) pixels wide, one too few":
+        lambda room, n, k, s, p, d: (room + 1) // s + 1,
     "divides the padded size by the stride and forgets the kernel": lambda room, n, k, s, p, d: (n + 2 * p) // s,
 }
 
@@ -45,13 +47,19 @@ def check_output_size(answer: Answer) -> str:
     ]
     got = [answer(size, k, stride=s, padding=p, dilation=d) for _, size, k, s, p, d in cases]
     # Formulas agree by chance on some sizes: a mistake is named only when it explains every answer.
-    mistakes = {text: wrong for text, wrong in WRONG_SIZES.items() if got == [wrong(*case) for case in cases]}
+    single = all(getattr(result, "ndim", 0) == 0 for result in got)  # a list of arrays cannot be compared with ==
+    mistakes = {text: f for text, f in WRONG_SIZES.items() if single and got == [f(*case) for case in cases]}
     for result, (room, size, k, s, p, d) in zip(got, cases, strict=True):
         given = describe(size, k, stride=s, padding=p, dilation=d)
-        if isinstance(result, float):
+        if isinstance(result, float) or (isinstance(result, torch.Tensor) and result.is_floating_point()):
             raise Mistake(f"It returns the float {result} for {given}, and a size is a whole number: divide with `//`.")
         named = {text: wrong(room, size, k, s, p, d) for text, wrong in mistakes.items()}
         compare(result, room // s + 1, given=given, what="the output size", mistakes=named)
+    if (alone := answer(13, 3)) != 11:
+        raise Mistake(
+            "Its defaults are not stride=1, padding=0 and dilation=1. "
+            f"Given {describe(13, 3)} alone, the output size is {describe(alone)} where 11 is expected."
+        )
     return f"{len(cases)} combinations of size, kernel, stride, padding and dilation"
 
 
@@ -63,9 +71,9 @@ register(
     importance=5,
     minutes=8,
     hints=(
-        "Without stride: at how many places can a window of 3 start in a row of 5? Then spread the window's taps apart.",
-        "A dilated kernel reaches over dilation · (kernel_size − 1) + 1 pixels, and the row is size + 2 · padding long.",
-        "Subtract the reach from the row: that is the room to move. The window stands once, and again after each stride.",
+        "Without stride: at how many places can a window of 3 start in a row of 5? Then spread its taps apart.",
+        "A dilated kernel reaches over dilation · (kernel_size − 1) + 1 pixels; the row is size + 2 · padding long.",
+        "Subtract the reach from the row: that is the room. The window stands once, and again after each stride.",
     ),
 )
 
@@ -102,7 +110,7 @@ def check_conv2d(answer: Answer) -> str:
             torch.randint(1, 5, (filters,)).float(),
         )
 
-    one = torch.tensor([[[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]]]]), torch.tensor([[[[1.0, 2.0], [0.0, 5.0]]]])
+    one = torch.arange(1.0, 10.0).reshape(1, 1, 3, 3), torch.tensor([[[[1.0, 2.0], [0.0, 5.0]]]])
     cases: list[tuple[tuple[torch.Tensor, ...], Options]] = [
         (one, {}),
         (inputs((4, 5), 1, 1, (2, 2))[:2], {}),
@@ -147,7 +155,8 @@ def _conv_mistakes(
     channels = images.shape[1]
     edges = (padding,) * 4
     return {
-        "flips the kernel (the convolution of mathematics); networks slide it as it is": lambda: conv(w=weight.flip(2, 3)),
+        "flips the kernel (the convolution of mathematics); networks slide it as it is":
+            lambda: conv(w=weight.flip(2, 3)),
         "swaps the rows and columns of the kernel": lambda: conv(w=weight.transpose(2, 3)),
         "forgets the bias": lambda: conv(bias=None),
         "subtracts the bias": lambda: conv(bias=None if bias is None else -bias),
@@ -156,7 +165,8 @@ def _conv_mistakes(
         "pads the height only": lambda: conv(padding=(padding, 0)),
         "pads the width only": lambda: conv(padding=(0, padding)),
         "pads above and to the left only": lambda: conv(F.pad(images, (padding, 0, padding, 0)), padding=0),
-        "pads with copies of the edge instead of zeros": lambda: conv(F.pad(images, edges, mode="replicate"), padding=0),
+        "pads with copies of the edge instead of zeros":
+            lambda: conv(F.pad(images, edges, mode="replicate"), padding=0),
         "ignores the stride": lambda: conv(stride=1),
         "applies the stride to the rows only": lambda: conv(stride=(stride, 1)),
         "applies the stride to the columns only": lambda: conv(stride=(1, stride)),
@@ -180,8 +190,10 @@ register(
     minutes=25,
     hints=(
         "Start from the loop above: pad first (F.pad), compute the size of the output, then fill it place by place.",
-        "The place (y, x) of the output sees images[:, :, y·stride + i·dilation, x·stride + j·dilation] under the tap (i, j).",
-        "A patch is a slice with a step: images[:, None, :, top:top + reach_h:dilation, left:left + reach_w:dilation], with "
-        "reach = dilation · (kernel − 1) + 1. Multiply it by weight (K, C, h, w), sum over the last three, add the bias.",
+        "The place (y, x) of the output sees images[:, :, y·stride + i·dilation, x·stride + j·dilation] under the tap "
+        "(i, j).",
+        "A patch is a slice with a step: images[:, None, :, top:top + reach_h:dilation, left:left + reach_w:dilation], "
+        "with reach = dilation · (kernel − 1) + 1. Multiply it by weight (K, C, h, w), sum over the last three axes, "
+        "add the bias.",
     ),
 )

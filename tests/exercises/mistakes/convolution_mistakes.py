@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 from planting import mistake
 from torch.nn import functional as F
@@ -57,6 +58,21 @@ def a_float(size, kernel_size, *, stride=1, padding=0, dilation=1):
 @mistake("convolution.output_size", says="forgets the kernel")
 def size_over_stride(size, kernel_size, *, stride=1, padding=0, dilation=1):
     return (size + 2 * padding) // stride
+
+
+@mistake("convolution.output_size", says="one too few")
+def extent_without_the_first_tap(size, kernel_size, *, stride=1, padding=0, dilation=1):
+    return (size + 2 * padding - dilation * (kernel_size - 1)) // stride + 1
+
+
+@mistake("convolution.output_size", says="Its defaults are not stride=1")
+def other_defaults(size, kernel_size, *, stride=1, padding=1, dilation=1):
+    return (size + 2 * padding - dilation * (kernel_size - 1) - 1) // stride + 1
+
+
+@mistake("convolution.output_size", says=r"array \[0\.0, 0\.0\].* where 13 is expected")
+def an_array(size, kernel_size, **options):
+    return np.zeros(2)
 
 
 @mistake("convolution.conv2d", says="flips the kernel")

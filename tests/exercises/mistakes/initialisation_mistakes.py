@@ -5,6 +5,8 @@ import math
 from planting import mistake
 from torch import nn
 
+from dlcourse.exercises.initialisation import kaiming as right
+
 
 def layers(model):
     return [module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
@@ -75,7 +77,7 @@ def careless_bias(model, head):
     return model
 
 
-@mistake("initialisation.kaiming", says="changes the weights of normalisation layers")
+@mistake("initialisation.kaiming", says="changes the weights or biases of normalisation layers")
 def every_parameter(model, head):
     for module in model.modules():
         if getattr(module, "weight", None) is not None:
@@ -90,6 +92,48 @@ def every_parameter(model, head):
     return model
 
 
+build(
+    "height_squared", "takes the kernel for square",
+    draw=normal(lambda w: math.sqrt(2 / (w.shape[1] * (w.shape[2] ** 2 if w.ndim == 4 else 1)))),
+)
+
+
+def afterwards(name, says, change):
+    """The right answer, and then something done to every layer, planted."""
+
+    def initialise(model, head):
+        right(model, head)
+        for module in layers(model):
+            change(module)
+        return model
+
+    initialise.__name__ = name
+    mistake("initialisation.kaiming", says=says)(initialise)
+
+
+def to_double(module):
+    module.weight.data = module.weight.data.double()
+
+
+def drop_bias(module):
+    module.bias = None
+
+
+afterwards("freezes", r"leaves the weight of layer 0.* without a gradient", lambda module: module.weight.requires_grad_(False))
+afterwards("draws_in_float64", r"the weight of layer 0.* a torch\.float64 tensor", to_double)
+afterwards("drops_the_biases", r"removes the bias of layer 0", drop_bias)
+
+
+@mistake("initialisation.kaiming", says=r"head like every other layer\. In layer 0")
+def takes_the_last_layer_for_the_head(model, head):
+    return right(model, [module for module in model.modules() if isinstance(module, nn.Linear)][-1])
+
+
+@mistake("initialisation.kaiming", says="leaves the model in eval mode")
+def evaluates(model, head):
+    return right(model, head).eval()
+
+
 @mistake("initialisation.kaiming", says="returns something other than the model it was given")
 def returns_the_head(model, head):
     for module in layers(model):
@@ -101,3 +145,15 @@ def returns_the_head(model, head):
 def forgets_return(model, head):
     for module in layers(model):
         kaiming(module.weight)
+
+
+build("infinite_weights", "leaves weights in .* that are not finite", draw=lambda w: nn.init.constant_(w, math.inf))
+
+
+def repeats_units(weight):
+    """An eighth of the units are drawn, the others are copies of them."""
+    drawn = nn.init.kaiming_normal_(weight.data.clone(), nonlinearity="relu")[: len(weight) // 8]
+    weight.data.copy_(drawn.repeat(9, *[1] * (weight.ndim - 1))[: len(weight)])
+
+
+build("copies_of_units", "It repeats weights", draw=repeats_units)
