@@ -176,7 +176,7 @@ def _check_gradients(answer: Answer) -> None:
         want = batch_norm(*given, *statistics, training=training)[0]
         compare(out, want, given="the same in float64, with gradients asked for")
         if any(t.requires_grad for t in tracked):
-            raise Mistake("It returns running statistics that carry a gradient: detach them, or every past batch is kept.")
+            raise Mistake("It returns running statistics that carry a gradient: detach them, or past batches are kept.")
         slopes = torch.linspace(-1, 2, x.numel(), dtype=torch.float64).reshape(x.shape)
         scale = weight[:, None, None] / torch.sqrt(x.var((0, 2, 3), correction=0)[:, None, None] + 1e-5)
         constant = (slopes * scale).detach()
@@ -187,7 +187,7 @@ def _check_gradients(answer: Answer) -> None:
             theirs = grad((want * slopes).sum(), tensor, retain_graph=True)[0]
             if ours is None:
                 raise Mistake(f"It cuts the gradient of {name}.")
-            treated = {"treats the batch's mean and variance as constants: the gradient goes through them too": constant}
+            treated = {"treats the batch's mean and variance as constants; the gradient goes through them": constant}
             compare(ours, theirs, given=f"float64 input, training={training}", what=f"the gradient of {name}",
                     mistakes=treated if name == "x" else None)
 
@@ -201,9 +201,9 @@ register(
     minutes=20,
     hints=(
         "Which values does one channel's mean run over? Take x.mean(dim=...) so that a tensor of shape (C,) is left.",
-        "In training normalise with the batch's mean and its variance with correction=0; in eval with the running ones. "
-        "Divide by sqrt(var + eps).",
-        "running = (1 − momentum) · running + momentum · new, as new tensors and detached; the new variance is the one with "
-        "correction=1. mean[:, None, None] lines a (C,) tensor up with (B, C, H, W).",
+        "In training normalise with the batch's mean and its variance with correction=0; in eval with the running "
+        "ones. Divide by sqrt(var + eps).",
+        "running = (1 − momentum) · running + momentum · new, as new tensors and detached; the new variance is the one "
+        "with correction=1. mean[:, None, None] lines a (C,) tensor up with (B, C, H, W).",
     ),
 )

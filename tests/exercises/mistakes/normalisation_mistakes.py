@@ -76,7 +76,8 @@ plant(
 )
 plant(
     "does not use the momentum it is given", "momentum_fixed",
-    mean=lambda old, new, momentum: torch.lerp(old, new, 0.1), var=lambda old, x, momentum: torch.lerp(old, x.var(DIMS), 0.1),
+    mean=lambda old, new, momentum: torch.lerp(old, new, 0.1),
+    var=lambda old, x, momentum: torch.lerp(old, x.var(DIMS), 0.1),
 )
 plant(
     "adds momentum times the batch's mean and keeps all of the old one", "running_sum",
@@ -117,6 +118,12 @@ def updates_in_place(x, weight, bias, running_mean, running_var, *, training, mo
         running_mean.lerp_(x.detach().mean(DIMS), momentum)
         running_var.lerp_(x.detach().var(DIMS), momentum)
     return build()(x, weight, bias, running_mean, running_var, training=training, momentum=momentum, eps=eps)
+
+
+@mistake("normalisation.batch_norm", says="cuts the gradient of x")
+def without_gradient(*args, **kwargs):
+    with torch.no_grad():
+        return build()(*args, **kwargs)
 
 
 @mistake("normalisation.batch_norm", says="three tensors are asked for")
