@@ -139,15 +139,17 @@ def check_kl_divergence(answer: Answer) -> str:
             "leaves out the whole row where a target probability is 0": row_left_out,
         })  # fmt: skip
 
-    log_q, p = cases[0][0].double().requires_grad_(), cases[0][1].double()
+    logits, p = cases[0][0].double().requires_grad_(), cases[0][1].double()
+    log_q = logits.log_softmax(1)
     got = answer(log_q, p)
     if not got.requires_grad:
         raise Mistake("It cuts the graph (detach, item, no_grad or NumPy): the loss has no gradient for log_q.")
     want = F.kl_div(log_q, p, reduction="batchmean")
     compare(got, want, given=describe(log_q, p), mistakes=_kl_mistakes(log_q, p), rtol=1e-6, atol=1e-6)
-    (gradient,) = torch.autograd.grad(got, log_q)
-    compare(gradient, -p / len(p), given=describe(log_q, p), what="the gradient for log_q")
-    return "values on three shapes, a target probability of 0, float64, the gradient −p / N"
+    (gradient,) = torch.autograd.grad(got, logits)  # not for log_q: an answer may normalise log_q once more
+    want = (log_q.detach().exp() - p) / len(p)
+    compare(gradient, want, given=describe(log_q, p), what="the gradient for the logits behind log_q")
+    return "values on three shapes, a target probability of 0, float64, the gradient (q − p) / N for the logits behind log_q"
 
 
 def _kl_mistakes(log_q: Tensor, p: Tensor) -> dict[str, Callable[[], Tensor]]:

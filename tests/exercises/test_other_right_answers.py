@@ -283,6 +283,12 @@ def kl_without_nan(log_q, p):
     return torch.nansum(p * (p.log() - log_q), dim=1).mean()
 
 
+@answers("losses.kl_divergence")
+def kl_of_distributions(log_q, p):
+    target, model = torch.distributions.Categorical(probs=p), torch.distributions.Categorical(logits=log_q)
+    return torch.distributions.kl_divergence(target, model).mean()
+
+
 # ---------------------------------------------------------------- optimizers
 
 
@@ -511,6 +517,16 @@ def conv_by_tensordot(images, weight, bias=None, *, stride=1, padding=0, dilatio
     return out if bias is None else out + bias.reshape(-1, 1, 1)
 
 
+@answers("convolution.conv2d")
+def conv_by_strides(images, weight, bias=None, *, stride=1, padding=0, dilation=1):
+    images = F.pad(images, (padding,) * 4).contiguous()
+    (b, c, *size), (_, _, *kernel), steps = images.shape, weight.shape, images.stride()
+    places = [(n - dilation * (k - 1) - 1) // stride + 1 for n, k in zip(size, kernel, strict=True)]
+    jumps = [*steps[:2], *(s * stride for s in steps[2:]), *(s * dilation for s in steps[2:])]
+    out = torch.einsum("bcyxij,kcij->bkyx", images.as_strided((b, c, *places, *kernel), jumps), weight)
+    return out if bias is None else out + bias[None, :, None, None]
+
+
 # ---------------------------------------------------------------- normalisation
 
 
@@ -616,6 +632,20 @@ def kaiming_by_numpy(model, head):
     return model
 
 
+@answers("initialisation.kaiming")
+def kaiming_by_a_state_dict(model, head):
+    state = model.state_dict()
+    for name, layer in model.named_modules():
+        if isinstance(layer, (nn.Linear, nn.Conv2d)):
+            weight = state[f"{name}.weight"]
+            std = 0.001 if layer is head else math.sqrt(2 / weight[0].numel())
+            state[f"{name}.weight"] = torch.normal(0.0, std, weight.shape)
+            if f"{name}.bias" in state:
+                state[f"{name}.bias"] = torch.zeros(len(weight))
+    model.load_state_dict(state)
+    return model
+
+
 # ---------------------------------------------------------------- data
 
 
@@ -695,6 +725,16 @@ def hold_out_by_numpy(labels, fraction, generator):
     ])  # fmt: skip
     train = np.setdiff1d(np.arange(len(labels)), val)
     return [torch.from_numpy(train), torch.from_numpy(val)]
+
+
+@answers("data.hold_out")
+def hold_out_by_random_keys(labels, fraction, generator):
+    keys = torch.rand(len(labels), generator=generator)
+    counts = [max(1, round(fraction * int((labels == c).sum()))) for c in labels.unique()]
+    masked = [torch.where(labels == c, keys, -1.0) for c in labels.unique()]
+    val = torch.cat([row.topk(k).indices for row, k in zip(masked, counts, strict=True)])
+    kept = torch.ones(len(labels), dtype=torch.bool).scatter(0, val, False)
+    return kept.nonzero().squeeze(1), val
 
 
 @answers("data.to_rgb_tensor")
