@@ -113,8 +113,6 @@ def _wrong_epoch(
         if step == "before backward":
             optimizer.step()
         loss.backward()
-        if zero == "before step":
-            optimizer.zero_grad()
         if step == "last":
             optimizer.step()
     if step == "once":

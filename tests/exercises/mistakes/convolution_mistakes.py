@@ -163,3 +163,14 @@ def copies_into_a_tensor(images, weight, bias=None, *, stride=1, padding=0, dila
 @mistake("convolution.conv2d", says="dtype torch.float32 where torch.float64 is expected")
 def always_float32(images, weight, bias=None, *, stride=1, padding=0, dilation=1):
     return right(images, weight, bias, stride=stride, padding=padding, dilation=dilation).float()
+
+
+@mistake("convolution.conv2d", says="cuts the gradient of the weight")
+def detaches_the_weight(images, weight, bias=None, *, stride=1, padding=0, dilation=1):
+    return right(images, weight.detach(), bias, stride=stride, padding=padding, dilation=dilation)
+
+
+@mistake("convolution.conv2d", says="the gradient of the images is")
+def right_value_wrong_gradient(images, weight, bias=None, *, stride=1, padding=0, dilation=1):
+    out = right(images, weight, bias, stride=stride, padding=padding, dilation=dilation)
+    return 2 * out - out.detach()

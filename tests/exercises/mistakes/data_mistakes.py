@@ -400,3 +400,14 @@ def knows_one_orientation(image):
         return as_tensor(image.rotate(-90, expand=True).convert("RGB"))
     layered = image.convert("RGBA")
     return as_tensor(Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered).convert("RGB"))
+
+
+@mistake("data.to_rgb_tensor", says="changes a picture with the EXIF orientation 6 that it is given")
+def turns_the_given_picture(image):
+    ImageOps.exif_transpose(image, in_place=True)
+    return as_tensor(upright_on(image))
+
+
+@mistake("data.hold_out", says="where whole indices of shape")
+def float_indices(labels, fraction, generator):
+    return tuple(part.float() for part in by_class(labels, fraction, generator))
