@@ -45,9 +45,9 @@ _GLOBALS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any], str]] = {
 class Answer:
     """A learner's answer, callable like the original, that turns whatever goes wrong into a Mistake.
 
-    Prints and warnings are swallowed, an exception is reported with the arguments, a result of None and a changed input are
-    mistakes, and so is a global setting left changed, which is put back. A module that the answer returns or builds is wrapped again. Attributes are the answer's own
-    (`answer.weight`); `value` is what was given.
+    Prints and warnings are swallowed. An exception is reported with the arguments; a result of None, a changed input and
+    a global setting left changed (it is put back) are mistakes. A module that the answer returns or builds is wrapped
+    again. Attributes are the answer's own (`answer.weight`); `value` is what was given.
 
     A stub is `raise NotImplementedError` in a function or class, and `...` for a value.
     """

@@ -737,7 +737,7 @@ def hold_out_by_random_keys(labels, fraction, generator):
     return kept.nonzero().squeeze(1), val
 
 
-@answers("data.to_rgb_tensor")
+@answers("images.to_rgb_tensor")
 def rgb_by_pasting(image):
     image = ImageOps.exif_transpose(image).convert("RGBA")
     page = Image.new("RGB", image.size, (255, 255, 255))
@@ -745,7 +745,7 @@ def rgb_by_pasting(image):
     return torch.from_numpy(np.asarray(page, dtype=np.float32).transpose(2, 0, 1) / 255)
 
 
-@answers("data.to_rgb_tensor")
+@answers("images.to_rgb_tensor")
 def rgb_by_torchvision(image):
     from torchvision.transforms.v2 import functional as tv
 
@@ -756,7 +756,7 @@ def rgb_by_torchvision(image):
     return tv.to_dtype(tv.pil_to_tensor(upright.convert("RGB")), torch.float32, scale=True)
 
 
-@answers("data.to_rgb_tensor")
+@answers("images.to_rgb_tensor")
 def rgb_by_arithmetic(image):
     pixels = np.array(ImageOps.exif_transpose(image.convert("RGBA"))) / 255.0  # (H, W, 4)
     colour, alpha = pixels[..., :3], pixels[..., 3:]

@@ -2,9 +2,7 @@
 
 import math
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
 from planting import mistake
 
 # ---------------------------------------------------------------- channel_statistics
@@ -14,7 +12,7 @@ def pixels_of(images):
     return torch.cat([image.flatten(1) for image in images], dim=1)
 
 
-@mistake("data.channel_statistics", says="averages the images' own deviations.*pitfall 27")
+@mistake("data.channel_statistics", says=r"averages the images' own deviations: that leaves out how the images differ from one another\.")
 def mean_of_image_stds(images):
     return pixels_of(images).mean(1), torch.stack([i.std((1, 2), correction=0) for i in images]).mean(0)
 
@@ -117,7 +115,7 @@ def looked_up(names, classes, start=0):
     return torch.tensor([index[name] for name in names])
 
 
-@mistake("data.encode_labels", says="numbers the classes by the labels it was given.*pitfall 92")
+@mistake("data.encode_labels", says="numbers the classes by the labels it was given")
 def own_classes(names, classes):
     return looked_up(names, sorted(set(names)))
 
@@ -127,7 +125,7 @@ def sorted_classes(names, classes):
     return looked_up(names, sorted(classes))
 
 
-@mistake("data.encode_labels", says=r"wrap it in torch\.tensor \(pitfall 19\)")
+@mistake("data.encode_labels", says=r"wrap it in torch\.tensor")
 def a_list(names, classes):
     return [classes.index(name) for name in names]
 
@@ -293,119 +291,6 @@ def loses_some(labels, fraction, generator):
 @mistake("data.hold_out", says="draws with replacement")
 def with_replacement(labels, fraction, generator):
     return by_class(labels, fraction, generator, choose=lambda n: torch.randint(n, (n,), generator=generator) * 0)
-
-
-# ---------------------------------------------------------------- to_rgb_tensor
-
-
-def upright_on(image, colour="white"):
-    layered = ImageOps.exif_transpose(image).convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", layered.size, colour), layered).convert("RGB")
-
-
-def as_tensor(image):
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
-
-
-@mistake("data.to_rgb_tensor", says="leaves the channels last")
-def channels_last(image):
-    return as_tensor(upright_on(image)).permute(1, 2, 0)
-
-
-@mistake("data.to_rgb_tensor", says="reshapes where it must permute")
-def reshaped(image):
-    picture = upright_on(image)
-    return torch.from_numpy(np.array(picture)).reshape(3, picture.height, picture.width) / 255
-
-
-@mistake("data.to_rgb_tensor", says="swaps height and width")
-def transposed(image):
-    return as_tensor(upright_on(image)).transpose(1, 2)
-
-
-@mistake("data.to_rgb_tensor", says="ignores the EXIF orientation")
-def no_exif(image):
-    layered = image.convert("RGBA")
-    return as_tensor(Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered).convert("RGB"))
-
-
-@mistake("data.to_rgb_tensor", says="drops the transparency")
-def plain_convert(image):
-    return as_tensor(ImageOps.exif_transpose(image).convert("RGB"))
-
-
-@mistake("data.to_rgb_tensor", says="transparent images on black")
-def on_black(image):
-    return as_tensor(upright_on(image, "black"))
-
-
-@mistake("data.to_rgb_tensor", says="leaves the numbers at 0 to 255")
-def not_scaled(image):
-    return as_tensor(upright_on(image)) * 255
-
-
-@mistake("data.to_rgb_tensor", says="whole numbers from 0 to 255")
-def bytes_only(image):
-    return torch.from_numpy(np.array(upright_on(image))).permute(2, 0, 1)
-
-
-@mistake("data.to_rgb_tensor", says=r"keeps 1 channel\(s\) of a greyscale picture")
-def grey_stays_grey(image):
-    if image.mode == "L":
-        return torch.from_numpy(np.array(image))[None] / 255
-    return as_tensor(upright_on(image))
-
-
-@mistake("data.to_rgb_tensor", says=r"keeps 4 channel\(s\)")
-def alpha_stays(image):
-    return as_tensor(ImageOps.exif_transpose(image).convert("RGBA"))
-
-
-@mistake("data.to_rgb_tensor", says="stretches the contrast")
-def stretched(image):
-    pixels = as_tensor(upright_on(image))
-    return (pixels - pixels.min()) / (pixels.max() - pixels.min())
-
-
-@mistake("data.to_rgb_tensor", says="blue, green, red")
-def as_opencv_does(image):
-    return as_tensor(upright_on(image)).flip(0)
-
-
-@mistake("data.to_rgb_tensor", says=r"maps to \[−1, 1\]")
-def centred(image):
-    return as_tensor(upright_on(image)) * 2 - 1
-
-
-@mistake("data.to_rgb_tensor", says=r"returns torch\.float64")
-def double_precision(image):
-    return as_tensor(upright_on(image)).double()
-
-
-@mistake("data.to_rgb_tensor", says="divides by 256")
-def of_256(image):
-    return as_tensor(upright_on(image)) * 255 / 256
-
-
-@mistake("data.to_rgb_tensor", says="Given a transparent grey picture")
-def forgets_grey_with_alpha(image):
-    if image.mode == "LA":
-        return as_tensor(image.convert("RGB"))
-    return as_tensor(upright_on(image))
-
-
-@mistake("data.to_rgb_tensor", says="does not stand upright. Given a picture with the EXIF orientation 3")
-def knows_one_orientation(image):
-    if image.getexif().get(0x0112) == 6:
-        return as_tensor(image.rotate(-90, expand=True).convert("RGB"))
-    layered = image.convert("RGBA")
-    return as_tensor(Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered).convert("RGB"))
-
-
-@mistake("data.to_rgb_tensor", says="changes a picture with the EXIF orientation 6 that it is given")
-def turns_the_given_picture(image):
-    ImageOps.exif_transpose(image, in_place=True)
-    return as_tensor(upright_on(image))
 
 
 @mistake("data.hold_out", says="where whole indices of shape")
