@@ -54,7 +54,9 @@ def plot_images(images: Any, titles: Sequence[str] | None = None, *, columns: in
     columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
     height = 1.0 if titles is None else 1.25
-    figure, axes = plt.subplots(rows, columns, figsize=(1.05 * columns, height * rows + 0.3 * bool(title)), squeeze=False)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(1.05 * columns, height * rows + 0.3 * bool(title)), squeeze=False
+    )
     for axis in axes.flat:
         axis.axis("off")
     for number, (axis, picture) in enumerate(zip(axes.flat, pictures, strict=False)):
@@ -129,6 +131,8 @@ def _as_picture(image: Any) -> np.ndarray:
         picture = picture.astype(np.float32)
         low, high = float(picture.min()), float(picture.max())
         if not (low >= -0.01 and high <= 1.01):  # a NaN fails this too
-            raise ValueError(f"a float image must lie in [0, 1] to be drawn; this one runs from {low:.3g} to {high:.3g}")
+            raise ValueError(
+                f"a float image must lie in [0, 1] to be drawn; this one runs from {low:.3g} to {high:.3g}"
+            )
         picture = picture.clip(0, 1)
     return picture

@@ -24,7 +24,19 @@ ALLOWED = {
 ALLOWED["cli"] = {*ALLOWED, "diagnostics"}
 ANYTHING = {"exercises", "__init__"}
 
-HEAVY = {"albumentations", "fastapi", "matplotlib", "onnx", "onnxruntime", "optuna", "pandas", "seaborn", "sklearn", "tensorboard", "timm"}
+HEAVY = {
+    "albumentations",
+    "fastapi",
+    "matplotlib",
+    "onnx",
+    "onnxruntime",
+    "optuna",
+    "pandas",
+    "seaborn",
+    "sklearn",
+    "tensorboard",
+    "timm",
+}
 MAY_USE_TORCHVISION = {"data"}
 MAY_COST_MILLISECONDS = 50
 
@@ -67,7 +79,11 @@ def parts_used(source: str, module: Path) -> set[str]:
 
 def heavy_on_import(source: str, module: Path) -> set[str]:
     roots = {name.split(".")[0] for name in imported(runs_on_import(ast.parse(source)), module)}
-    roots |= {"tensorboard"} if any("tensorboard" in n for n in imported(runs_on_import(ast.parse(source)), module)) else set()
+    roots |= (
+        {"tensorboard"}
+        if any("tensorboard" in n for n in imported(runs_on_import(ast.parse(source)), module))
+        else set()
+    )
     forbidden = HEAVY if part_of(module) in MAY_USE_TORCHVISION else HEAVY | {"torchvision"}
     return roots & forbidden
 
@@ -93,11 +109,16 @@ def test_these_tests_see_what_they_look_for():
     upward = "def train():\n    from dlcourse.models import create_model\n    from ..exercises import check\n"
     assert parts_used(upward, Path("training/engine.py")) == {"models", "exercises"}
     assert parts_used("from . import losses\nfrom ..data.mixing import mixup\n", Path("training/engine.py")) == {"data"}
-    assert parts_used("import dlcourse.models.vit as vit\nfrom dlcourse import expect\n", Path("data/a.py")) == {"models", "runtime"}
+    assert parts_used("import dlcourse.models.vit as vit\nfrom dlcourse import expect\n", Path("data/a.py")) == {
+        "models",
+        "runtime",
+    }
     heavy = "import torchvision\nfrom torch.utils.tensorboard import SummaryWriter\nclass A:\n    import pandas as pd\n"
     assert heavy_on_import(heavy, Path("training/a.py")) == {"torchvision", "tensorboard", "pandas"}
     assert heavy_on_import(heavy, Path("data/a.py")) == {"tensorboard", "pandas"}
-    light = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import pandas\ndef f():\n    import sklearn.metrics\n"
+    light = (
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import pandas\ndef f():\n    import sklearn.metrics\n"
+    )
     assert heavy_on_import(light, Path("evaluation/a.py")) == set()
 
 
@@ -106,7 +127,9 @@ def in_a_fresh_process(code: str) -> str:
 
 
 def test_importing_the_package_loads_no_heavy_library():
-    loaded = set(in_a_fresh_process("import dlcourse, sys; print(*{name.split('.')[0] for name in sys.modules})").split())
+    loaded = set(
+        in_a_fresh_process("import dlcourse, sys; print(*{name.split('.')[0] for name in sys.modules})").split()
+    )
     assert "torch" in loaded
     assert loaded & {*HEAVY, "torchvision", "IPython", "ipywidgets"} == set()
 

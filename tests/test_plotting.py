@@ -51,7 +51,9 @@ def test_what_cannot_be_drawn_truly_is_refused(images, titles, message):
 
 
 def test_history_puts_train_and_validation_of_a_quantity_into_one_panel():
-    axes = plot_history({"epoch": [1, 2], "train_loss": [2, 1], "val_loss": [3, 2], "val_accuracy": [0.1, 0.2]}, title="t")
+    axes = plot_history(
+        {"epoch": [1, 2], "train_loss": [2, 1], "val_loss": [3, 2], "val_accuracy": [0.1, 0.2]}, title="t"
+    )
     assert [axis.get_ylabel() for axis in axes] == ["loss", "accuracy"]
     assert [line.get_label() for line in axes[0].lines] == ["train", "val"]
     assert axes[0].lines[1].get_ydata().tolist() == [3, 2]

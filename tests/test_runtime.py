@@ -18,7 +18,13 @@ from dlcourse import runtime
 
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch):
-    for name in ("DLCOURSE_PROFILE", "DLCOURSE_DEVICE", "JPY_SESSION_NAME", "CUBLAS_WORKSPACE_CONFIG", "KINETO_LOG_LEVEL"):
+    for name in (
+        "DLCOURSE_PROFILE",
+        "DLCOURSE_DEVICE",
+        "JPY_SESSION_NAME",
+        "CUBLAS_WORKSPACE_CONFIG",
+        "KINETO_LOG_LEVEL",
+    ):
         monkeypatch.setenv(name, "")  # so that whatever a test or `setup` sets is taken back after it
         monkeypatch.delenv(name)
 
@@ -108,7 +114,8 @@ def draws_state():
 
 
 @pytest.mark.parametrize(
-    ("cuda", "mps", "device"), [(True, True, "cuda"), (True, False, "cuda"), (False, True, "mps"), (False, False, "cpu")]
+    ("cuda", "mps", "device"),
+    [(True, True, "cuda"), (True, False, "cuda"), (False, True, "mps"), (False, False, "cpu")],
 )
 def test_the_fastest_device_is_chosen(monkeypatch, cuda, mps, device):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
@@ -156,8 +163,15 @@ def test_expect_prints_the_unit(capsys):
 @pytest.mark.parametrize(
     ("value", "low", "high"),
     [
-        (0.87, 0.88, 0.95), (0.96, 0.88, 0.95), (1.1, None, 1), (0.9, 1, None), (float("nan"), 0, 1), (float("nan"), None, 1),
-        (float("inf"), 0, None), (float("-inf"), None, 0), (torch.tensor(float("nan")), 0, None),
+        (0.87, 0.88, 0.95),
+        (0.96, 0.88, 0.95),
+        (1.1, None, 1),
+        (0.9, 1, None),
+        (float("nan"), 0, 1),
+        (float("nan"), None, 1),
+        (float("inf"), 0, None),
+        (float("-inf"), None, 0),
+        (torch.tensor(float("nan")), 0, None),
     ],
 )
 def test_expect_fails_outside_the_bounds_and_prints_nothing(capsys, value, low, high):
@@ -180,8 +194,15 @@ def test_expect_without_a_bound_or_with_impossible_ones_is_an_error():
 
 @pytest.mark.parametrize(
     ("value", "unit", "line"),
-    [(2, "", "fact ≈ 2"), (0.123456, "s", "fact ≈ 0.123 s"), ("3.11.7", "", "fact ≈ 3.11.7"), (25_282.7, "MB", "fact ≈ 25,283 MB"),
-     (torch.device("cpu"), "", "fact ≈ cpu"), (np.float32(0.123456), "", "fact ≈ 0.123"), (torch.tensor(0.123456), "", "fact ≈ 0.123")],
+    [
+        (2, "", "fact ≈ 2"),
+        (0.123456, "s", "fact ≈ 0.123 s"),
+        ("3.11.7", "", "fact ≈ 3.11.7"),
+        (25_282.7, "MB", "fact ≈ 25,283 MB"),
+        (torch.device("cpu"), "", "fact ≈ cpu"),
+        (np.float32(0.123456), "", "fact ≈ 0.123"),
+        (torch.tensor(0.123456), "", "fact ≈ 0.123"),
+    ],
 )
 def test_show_prints_a_fact(capsys, value, unit, line):
     dlcourse.show("fact", value, unit)

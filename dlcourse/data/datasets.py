@@ -50,7 +50,9 @@ class ImageArrays(Dataset):
         transform: Transform | None = None,
     ) -> None:
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"images is {images.dtype} of shape {tuple(images.shape)}; needs uint8 of shape (N, 3, H, W)")
+            raise ValueError(
+                f"images is {images.dtype} of shape {tuple(images.shape)}; needs uint8 of shape (N, 3, H, W)"
+            )
         if len(images) != len(targets):
             raise ValueError(f"images holds {len(images)} images, targets {len(targets)} labels")
         self.images = images
@@ -59,7 +61,9 @@ class ImageArrays(Dataset):
         self.transform = transform
         outside = sorted({target for target in self.targets if not 0 <= target < len(self.classes)})
         if outside:
-            raise ValueError(f"targets holds {outside[:5]}, outside the {len(self.classes)} classes 0 … {len(self.classes) - 1}")
+            raise ValueError(
+                f"targets holds {outside[:5]}, outside the {len(self.classes)} classes 0 … {len(self.classes) - 1}"
+            )
 
     def __len__(self) -> int:
         return len(self.targets)

@@ -109,7 +109,9 @@ def image_folder(
     for name in found:
         images = sorted(_images_in(top / name, top))
         if not images:
-            raise ValueError(f"the class folder {top / name} holds no image (a file ending in {' '.join(sorted(IMAGE_SUFFIXES))})")
+            raise ValueError(
+                f"the class folder {top / name} holds no image (a file ending in {' '.join(sorted(IMAGE_SUFFIXES))})"
+            )
         paths += images
         targets += [names.index(name)] * len(images)
     return ImageFiles(paths, targets, classes=names, transform=transform)
@@ -186,9 +188,7 @@ class CsvImageDataset(ImageFiles):
             listed = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
             raise FileNotFoundError(f"{len(missing)} of {len(paths)} images are missing in {image_dir}: {listed}")
         index = {name: i for i, name in enumerate(names)}
-        super().__init__(
-            list(paths), [index[label] for _, label in paths.values()], classes=names, transform=transform
-        )
+        super().__init__(list(paths), [index[label] for _, label in paths.values()], classes=names, transform=transform)
 
 
 def _read_rows(path: Path, image_column: str, label_column: str) -> list[tuple[int, str, str]]:

@@ -110,7 +110,9 @@ def class_weights(labels: Sequence[int] | np.ndarray | torch.Tensor) -> torch.Te
     """
     counts = _class_counts(labels)
     if missing := np.flatnonzero(counts == 0).tolist():
-        raise ValueError(f"labels holds no sample of class {', '.join(map(str, missing))}: its weight would be infinite")
+        raise ValueError(
+            f"labels holds no sample of class {', '.join(map(str, missing))}: its weight would be infinite"
+        )
     return torch.from_numpy(counts.sum() / (len(counts) * counts)).float()
 
 
@@ -126,5 +128,7 @@ def balanced_sampler(labels: Sequence[int] | np.ndarray | torch.Tensor, seed: in
 def _class_counts(labels: Sequence[int] | np.ndarray | torch.Tensor) -> np.ndarray:
     values = np.asarray(labels)
     if values.ndim != 1 or len(values) == 0 or values.dtype.kind not in "iu" or values.min() < 0:
-        raise ValueError(f"labels must be a non-empty (N,) of whole numbers from 0 up, not {values.dtype} {values.shape}")
+        raise ValueError(
+            f"labels must be a non-empty (N,) of whole numbers from 0 up, not {values.dtype} {values.shape}"
+        )
     return np.bincount(values)

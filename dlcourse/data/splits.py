@@ -50,7 +50,9 @@ def stratified_split(labels: Sequence[Any] | np.ndarray, val: float = 0.1, test:
                 f"class {name.item()!r} has {len(members)} sample(s), too few to have one in each of {wanted}: "
                 "add samples, drop the class, or ask for fewer parts"
             )
-        for part, chosen in zip(parts, np.split(members, np.cumsum(_counts(len(members), fractions))[:-1]), strict=True):
+        for part, chosen in zip(
+            parts, np.split(members, np.cumsum(_counts(len(members), fractions))[:-1]), strict=True
+        ):
             part.append(chosen)
     return Split(*(np.sort(np.concatenate(part)).astype(np.int64) for part in parts))
 

@@ -74,7 +74,9 @@ class _Resize(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
-            raise ValueError(f"image is {image.dtype} of shape {tuple(image.shape)}; needs torch.uint8 of shape (3, H, W)")
+            raise ValueError(
+                f"image is {image.dtype} of shape {tuple(image.shape)}; needs torch.uint8 of shape (3, H, W)"
+            )
         if list(image.shape[-2:]) == self.size:
             return image
         return v2.functional.resize(image, self.size, antialias=True)

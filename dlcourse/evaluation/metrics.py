@@ -58,7 +58,9 @@ def predict_all(model: nn.Module, loader: Iterable[Any], *, device: torch.device
         for images, targets in loader:
             output = model(images.to(device))  # (B, C, H, W) -> (B, K)
             if output.ndim != 2 or len(output) != len(targets):
-                raise ValueError(f"the model answers {len(targets)} images with shape {tuple(output.shape)}, not (B, K)")
+                raise ValueError(
+                    f"the model answers {len(targets)} images with shape {tuple(output.shape)}, not (B, K)"
+                )
             logits.append(output.float().cpu())
             labels.append(targets.cpu())
     finally:
@@ -92,7 +94,8 @@ def classification_summary(labels: Labels, predicted: Labels, classes: Sequence[
     import pandas as pd
     from sklearn.metrics import precision_recall_fscore_support
 
-    labels, predicted = _class_indices("labels", labels, len(classes)), _class_indices("predicted", predicted, len(classes))
+    labels = _class_indices("labels", labels, len(classes))
+    predicted = _class_indices("predicted", predicted, len(classes))
     _check_same_length(predicted, labels)
     precision, recall, f1, support = precision_recall_fscore_support(
         labels, predicted, labels=range(len(classes)), zero_division=0

@@ -25,7 +25,7 @@ class SimpleCNN(nn.Module):
             nn.Conv2d(in_channels, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),  # 32×32 -> 16×16
             nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),  # 16×16 -> 8×8
             nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),  # 8×8 -> 4×4
-        )
+        )  # fmt: skip
         self.pool = nn.AdaptiveAvgPool2d(4)
         self.classifier = nn.Sequential(
             nn.Dropout(dropout), nn.Linear(64 * 4 * 4, 512), nn.ReLU(), nn.Linear(512, num_classes)

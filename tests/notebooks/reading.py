@@ -28,7 +28,9 @@ class Cell:
 
     @property
     def tree(self) -> ast.Module:
-        return ast.parse("\n".join(line for line in self.source.splitlines() if not line.lstrip().startswith(("%", "!"))))
+        return ast.parse(
+            "\n".join(line for line in self.source.splitlines() if not line.lstrip().startswith(("%", "!")))
+        )
 
     @property
     def text_output(self) -> str:

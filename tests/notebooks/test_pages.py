@@ -46,7 +46,9 @@ def test_outputs_name_no_machine_and_hold_no_progress_bar(notebook):
     for cell in notebook.code:
         text = cell.text_output
         assert not re.search(r"(?:^|[\s'\"(=])(?:/(?:\w[\w.-]*/){2,}|[A-Z]:\\\\)", text), f"cell {cell.number}: a path"
-        assert not re.search(r"\d(?:it/s|s/it)|\d%\|| at 0x[0-9a-f]{6}", text), f"cell {cell.number}: a bar or an address"
+        assert not re.search(r"\d(?:it/s|s/it)|\d%\|| at 0x[0-9a-f]{6}", text), (
+            f"cell {cell.number}: a bar or an address"
+        )
         data_keys = {key for output in cell.outputs for key in output.get("data", {})}
         assert "application/vnd.jupyter.widget-view+json" not in data_keys, f"cell {cell.number}: a widget"
 
@@ -117,7 +119,9 @@ def test_exercises_are_announced_as_they_are_registered(notebook):
         for name in cell.tagged("exercise"):
             task = notebook.cells[index - 1].source
             exercise = exercises[name]
-            facts = f"Difficulty {exercise.difficulty}/5 · Importance {exercise.importance}/5 · {exercise.minutes} minutes"
+            facts = (
+                f"Difficulty {exercise.difficulty}/5 · Importance {exercise.importance}/5 · {exercise.minutes} minutes"
+            )
             assert task.startswith("### Exercise"), f"{name}: the cell before it is no task"
             assert facts in task, f"{name}: the task should say {facts!r}"
             assert f'check("{name}", ' in cell.source
@@ -151,4 +155,6 @@ def test_the_readme_lists_the_chapters_with_their_titles_and_minutes():
         title = opening.splitlines()[0].removeprefix("# ").strip()
         minutes = re.search(r"(\d+) minutes", opening)[1]
         row = rf"\|[^|\n]*\[{re.escape(title)}\]\(notebooks/{notebook.path.name}\)[^|\n]*\|.*\| *{minutes} *\|"
-        assert re.search(row, readme), f"README.md: no row for {notebook.path.name} with {title!r} and {minutes} minutes"
+        assert re.search(row, readme), (
+            f"README.md: no row for {notebook.path.name} with {title!r} and {minutes} minutes"
+        )
