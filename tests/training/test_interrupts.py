@@ -171,6 +171,7 @@ def test_an_exception_leaves_the_handler_as_it_was():
 
 
 PROGRAM = """
+import signal
 import sys
 from pathlib import Path
 from training_helpers import loaders, make_trainer
@@ -181,6 +182,8 @@ class Slow(Callback):
         if trainer.state.step == 3:
             Path(sys.argv[1], "third step").touch()
 
+# A shell that runs the tests in the background has Ctrl-C ignored, and a child would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 history = make_trainer(sys.argv[1], epochs=10_000, callbacks=[Slow()]).fit(*loaders(augment=True, num_workers=2))
 print("interrupted:", history.interrupted)
 """
@@ -198,11 +201,15 @@ def test_ctrl_c_in_a_terminal_with_workers(tmp_path):
         text=True,
         start_new_session=True,
     )
-    while not (tmp_path / "third step").exists():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    try:
+        while not (tmp_path / "third step").exists():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 0
     lines = out.splitlines()
     assert len(lines) == 2
