@@ -19,6 +19,14 @@ from dlcourse.training.interrupts import Interrupts
 pytestmark = pytest.mark.filterwarnings("error")
 
 
+@pytest.fixture(autouse=True)
+def _ctrl_c_is_heeded():
+    """A shell that runs the tests in the background has Ctrl-C ignored, and they would inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def press_ctrl_c():
     os.kill(os.getpid(), signal.SIGINT)
 
@@ -182,7 +190,6 @@ class Slow(Callback):
         if trainer.state.step == 3:
             Path(sys.argv[1], "third step").touch()
 
-# A shell that runs the tests in the background has Ctrl-C ignored, and a child would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 history = make_trainer(sys.argv[1], epochs=10_000, callbacks=[Slow()]).fit(*loaders(augment=True, num_workers=2))
 print("interrupted:", history.interrupted)
