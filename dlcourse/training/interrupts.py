@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -23,9 +24,11 @@ class Interrupts:
         self._held = False
         self._pending = False
         self._previous: Any = None
+        self._process = os.getpid()
 
     def __enter__(self) -> Interrupts:
         self._pending = False
+        self._process = os.getpid()
         previous = signal.getsignal(signal.SIGINT)
         if threading.current_thread() is threading.main_thread() and callable(previous):
             self._previous = signal.signal(signal.SIGINT, self._on_signal)
@@ -36,13 +39,16 @@ class Interrupts:
             signal.signal(signal.SIGINT, self._previous)
 
     @contextmanager
-    def held(self, *, raise_after: bool = True) -> Iterator[None]:
-        """A block that Ctrl-C does not break; KeyboardInterrupt comes at its end instead, unless not `raise_after`."""
+    def held(self, *, raise_after: bool = True, breaks: bool = True) -> Iterator[None]:
+        """A block that Ctrl-C does not break; KeyboardInterrupt comes at its end instead, unless not `raise_after`.
+
+        `breaks` says whether an exception that leaves the block halfway makes the run `broken`.
+        """
         self._held = True
         try:
             yield
         except BaseException:
-            self.broken = True
+            self.broken = self.broken or breaks
             raise
         finally:
             self._held = False
@@ -55,6 +61,8 @@ class Interrupts:
         self._pending = True
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            return  # a loader's worker, forked with this handler: the process that trains decides, and ends its workers
         if self._held and not self._pending:
             self._pending = True
         else:

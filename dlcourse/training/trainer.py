@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,8 @@ class Trainer:
                 self._call("on_fit_start")
                 while self.state.epoch < self.config.epochs and not self.state.stop:
                     self._train_epoch(train_loader)
-                    metrics = evaluate(self.evaluated_model, val_loader, self.loss_fn, amp=self.config.amp)
+                    val_batches = self._whole_batches(lambda: iter(val_loader))
+                    metrics = evaluate(self.evaluated_model, val_batches, self.loss_fn, amp=self.config.amp)
                     with self._interrupts.held():
                         self._end_epoch(metrics)
             except KeyboardInterrupt:
@@ -150,13 +151,24 @@ class Trainer:
         """The steps of this epoch that are still to do."""
         self.model.train()
         self.optimizer.zero_grad()
-        batches = self._remaining_batches(loader)
+        batches = self._whole_batches(lambda: self._remaining_batches(loader))
         total = len(loader) - self.state.means.batches if hasattr(loader, "__len__") else None
         shown = progress(batches, f"epoch {self.state.epoch + 1}", total)
         for window in windows(shown, self.config.accumulate):
             with self._interrupts.held():
                 self._train_step(window)
         self.state.means.result()  # complains when there was no batch
+
+    def _whole_batches(self, make_batches: Callable[[], Iterator[Any]]) -> Iterator[Any]:
+        """The batches, each loaded to its end although Ctrl-C comes: half a message from a worker would be an error."""
+        with self._interrupts.held(breaks=False):
+            batches = make_batches()
+        while True:
+            with self._interrupts.held(breaks=False):
+                batch = list(islice(batches, 1))
+            if not batch:
+                return
+            yield batch[0]
 
     def _remaining_batches(self, loader: Any) -> Iterator[Any]:
         """The batches of this epoch without those that the run used before it was interrupted."""

@@ -178,11 +178,25 @@ def test_an_exception_leaves_the_handler_as_it_was():
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="workers are not forked here")
+def test_a_forked_worker_leaves_ctrl_c_to_the_process_that_trains():
+    with Interrupts():
+        child = os.fork()
+        if child == 0:
+            try:
+                press_ctrl_c()
+            except BaseException:
+                os._exit(1)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+
+
 PROGRAM = """
 import signal
 import sys
 from pathlib import Path
-from training_helpers import loaders, make_trainer
+from torch.utils.data import ConcatDataset, DataLoader
+from training_helpers import Points, loaders, make_trainer
 from dlcourse.training import Callback
 
 class Slow(Callback):
@@ -191,7 +205,9 @@ class Slow(Callback):
             Path(sys.argv[1], "third step").touch()
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
-history = make_trainer(sys.argv[1], epochs=10_000, callbacks=[Slow()]).fit(*loaders(augment=True, num_workers=2))
+many = ConcatDataset([Points(augment=True)] * 2000)  # an epoch longer than the test: the workers start only once
+train_loader = DataLoader(many, 8, shuffle=True, num_workers=2)
+history = make_trainer(sys.argv[1], epochs=1, callbacks=[Slow()]).fit(train_loader, loaders()[1])
 print("interrupted:", history.interrupted)
 """
 
