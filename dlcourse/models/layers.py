@@ -2,12 +2,13 @@
 
 `conv2d`, `BatchNorm2d`, `LayerNorm` and `GroupNorm` say in a few lines what torch's fast versions compute; tests hold
 them equal, gradients and buffers included. Their parameters bear torch's names, so a state dict goes either way. The
-models are built on torch.nn itself.
+models are built on torch.nn itself, and share `DropPath` and `check_images`.
 
 Sources: Dumoulin and Visin 2016, A guide to convolution arithmetic (arXiv:1603.07285); Araujo, Norris and Sim 2019,
 Computing receptive fields (doi:10.23915/distill.00021); Ioffe and Szegedy 2015, Batch normalization (1502.03167);
 Ba, Kiros and Hinton 2016, Layer normalization (1607.06450); Wu and He 2018, Group normalization (1803.08494);
-He et al. 2015, Delving deep into rectifiers (1502.01852).
+He et al. 2015, Delving deep into rectifiers (1502.01852); Huang et al. 2016, Deep networks with stochastic depth
+(1603.09382).
 """
 
 from __future__ import annotations
@@ -141,6 +142,41 @@ class GroupNorm(nn.Module):
         var = groups.var(dim=(2, 3, 4), correction=0, keepdim=True)
         x = ((groups - mean) / torch.sqrt(var + self.eps)).flatten(1, 2)  # back to (B, C, H, W)
         return x * self.weight[:, None, None] + self.bias[:, None, None]
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: in training each sample's branch is dropped with probability `p`, the others divided by 1 − p.
+
+    It stands at the end of a residual branch, (B, …) -> (B, …), so that a dropped sample keeps its shortcut. Every sample
+    is drawn by itself; the expected output is the input, and in eval mode the output is the input.
+    """
+
+    def __init__(self, p: float = 0.0) -> None:
+        super().__init__()
+        if not 0 <= p < 1:
+            raise ValueError(f"p={p} must lie in 0 ≤ p < 1: a branch that is always dropped cannot learn")
+        self.p = p
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.p == 0 or not self.training:
+            return x
+        keep = x.new_empty(len(x), *[1] * (x.ndim - 1)).bernoulli_(1 - self.p)  # (B, 1, …): one draw a sample
+        return x * keep / (1 - self.p)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+
+def check_images(images: torch.Tensor, channels: int, *, training: bool) -> None:
+    """Raise ValueError unless `images` is a floating-point (B, channels, H, W), with B of at least 1 in training.
+
+    An empty batch has no statistics: in training it would turn the running ones of every batch norm into NaN.
+    """
+    if images.ndim != 4 or images.shape[1] != channels or not images.is_floating_point():
+        kind = f"{images.dtype} of shape {tuple(images.shape)}"
+        raise ValueError(f"this model takes float images of shape (B, {channels}, H, W), not {kind}")
+    if training and len(images) == 0:
+        raise ValueError(f"an empty batch, shape {tuple(images.shape)}, cannot be trained on")
 
 
 def initialize(model: Model, head: nn.Linear | None = None, *, head_std: float = 0.001) -> Model:

@@ -9,8 +9,10 @@ import inspect
 from collections.abc import Callable
 from difflib import get_close_matches
 from fnmatch import fnmatch
+from itertools import chain
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 Factory = TypeVar("Factory", bound=Callable[..., nn.Module])
@@ -65,6 +67,22 @@ def list_models(pattern: str | None = None) -> list[str]:
 def count_parameters(model: nn.Module, trainable_only: bool = False) -> int:
     """How many numbers the model learns; one that several layers share counts once."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable_only)
+
+
+def count_macs(model: nn.Module, input_shape: tuple[int, ...] = (3, 224, 224)) -> int:
+    """Multiply-accumulates of one forward pass for one input of `input_shape`, batch dimension left out.
+
+    Counts convolutions and matrix products, attention's own included; one multiply-accumulate is what many tables call
+    one FLOP. Nothing is computed: parameters and input are stand-ins without data, so any size takes a moment.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    tensors = {name: t.to("meta") for name, t in chain(model.named_parameters(), model.named_buffers())}
+    dtype = next((t.dtype for t in tensors.values() if t.is_floating_point()), None)
+    images = torch.empty(2, *input_shape, device="meta", dtype=dtype)  # two: a batch norm in training refuses one
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        torch.func.functional_call(model, tensors, images)
+    return counter.get_total_flops() // 4  # two images, and two operations each
 
 
 def _nearest(name: str, known: list[str]) -> str:

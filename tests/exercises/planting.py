@@ -1,4 +1,4 @@
-"""How a wrong answer is planted: a function or class, the exercise it answers, and what the check must say about it."""
+"""How answers are planted for the tests: wrong ones with what the check must say, right ones in other styles."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 planted: list[PlantedMistake] = []
+right_answers: list[RightAnswer] = []
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,31 @@ class PlantedMistake:
         return f"{self.exercise}:{getattr(self.answer, '__name__', repr(self.answer))}"
 
 
+@dataclass(frozen=True)
+class RightAnswer:
+    exercise: str
+    answer: Any
+
+    @property
+    def id(self) -> str:
+        return f"{self.exercise}:{self.answer.__name__}"
+
+
 def mistake(exercise: str, says: str) -> Callable[[Any], Any]:
     """Plant the decorated function or class as a wrong answer to `exercise`."""
 
     def plant(answer: Any) -> Any:
         planted.append(PlantedMistake(exercise, says, answer))
+        return answer
+
+    return plant
+
+
+def right_answer(exercise: str) -> Callable[[Any], Any]:
+    """Plant the decorated function or class as a right answer to `exercise`, written otherwise than the reference."""
+
+    def plant(answer: Any) -> Any:
+        right_answers.append(RightAnswer(exercise, answer))
         return answer
 
     return plant

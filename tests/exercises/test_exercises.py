@@ -1,4 +1,4 @@
-"""Every check accepts its reference, rejects every planted mistake by name, and survives any answer."""
+"""Every check accepts its reference and right answers in other styles, names every planted mistake, survives any answer."""
 
 import re
 import runpy
@@ -7,16 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from planting import planted
+from planting import planted, right_answers
 
 from dlcourse.exercises import examine
 from dlcourse.exercises.registry import all_exercises
 
-for path in sorted(Path(__file__).with_name("mistakes").glob("*.py")):
-    runpy.run_path(str(path))
+for folder in ("mistakes", "right_answers"):
+    for path in sorted(Path(__file__).with_name(folder).glob("*.py")):
+        runpy.run_path(str(path))
 
 EXERCISES = all_exercises()
 LEAST_MISTAKES = 5
+LEAST_RIGHT_ANSWERS = 2
 
 
 def raises(*args, **kwargs):
@@ -79,8 +81,19 @@ def test_each_exercise_has_mistakes_and_no_two_are_called_the_same(name):
     assert len(set(says)) == len(says)
 
 
-def test_every_planted_mistake_answers_an_exercise():
-    assert {mistake.exercise for mistake in planted} <= set(EXERCISES)
+@pytest.mark.parametrize("right", right_answers, ids=lambda right: right.id)
+def test_a_right_answer_in_another_style_is_right(right):
+    verdict = examine(right.exercise, right.answer)
+    assert verdict.status == "right", verdict.message
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_every_exercise_has_right_answers_in_other_styles(name):
+    assert sum(right.exercise == name for right in right_answers) >= LEAST_RIGHT_ANSWERS
+
+
+def test_everything_planted_answers_an_exercise():
+    assert {answer.exercise for answer in (*planted, *right_answers)} <= set(EXERCISES)
 
 
 @pytest.mark.parametrize("name", EXERCISES)
