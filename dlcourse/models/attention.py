@@ -122,7 +122,10 @@ def check_mask(mask: torch.Tensor, shape: tuple[int, ...]) -> None:
         raise ValueError(f"mask is {mask.dtype}; it must be torch.bool, True where a query may look")
     fits = mask.ndim <= 4 and all(m in (1, s) for m, s in zip(mask.shape[::-1], shape[::-1], strict=False))
     if not fits:
-        raise ValueError(f"mask of shape {tuple(mask.shape)} does not broadcast to (B, heads, N, M) = {shape}")
+        raise ValueError(
+            f"mask of shape {tuple(mask.shape)} does not broadcast to (B, heads, N, M) = {shape}; one for each sample is "
+            "(B, 1, N, M), and padding (B, 1, 1, M)"
+        )
 
 
 class Mlp(nn.Module):

@@ -160,7 +160,7 @@ class DropPath(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.p == 0 or not self.training:
             return x
-        keep = x.new_empty(len(x), *[1] * (x.ndim - 1)).bernoulli_(1 - self.p)  # (B, 1, …): one draw a sample
+        keep = x.new_empty(x.shape[0], *[1] * (x.ndim - 1)).bernoulli_(1 - self.p)  # (B, 1, …): one draw a sample
         return x * keep / (1 - self.p)
 
     def extra_repr(self) -> str:
@@ -175,7 +175,7 @@ def check_images(images: torch.Tensor, channels: int, *, training: bool) -> None
     if images.ndim != 4 or images.shape[1] != channels or not images.is_floating_point():
         kind = f"{images.dtype} of shape {tuple(images.shape)}"
         raise ValueError(f"this model takes float images of shape (B, {channels}, H, W), not {kind}")
-    if training and len(images) == 0:
+    if training and images.shape[0] == 0:
         raise ValueError(f"an empty batch, shape {tuple(images.shape)}, cannot be trained on")
 
 

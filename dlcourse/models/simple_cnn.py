@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from dlcourse.models.layers import initialize
+from dlcourse.models.layers import check_images, initialize
 from dlcourse.models.registry import register_model
 
 
@@ -33,8 +33,9 @@ class SimpleCNN(nn.Module):
         initialize(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if x.ndim != 4 or min(x.shape[2:]) < 8:
-            raise ValueError(f"SimpleCNN takes (B, C, H, W) with H and W of at least 8, not {tuple(x.shape)}")
+        check_images(x, self.features[0].in_channels, training=self.training)
+        if min(x.shape[2:]) < 8:
+            raise ValueError(f"SimpleCNN takes H and W of at least 8, not {x.shape[2]}×{x.shape[3]}")
         x = self.pool(self.features(x))  # (B, C, H, W) -> (B, 64, 4, 4)
         return self.classifier(x.flatten(1))  # (B, 64, 4, 4) -> (B, 1024) -> (B, num_classes)
 

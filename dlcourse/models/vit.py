@@ -135,7 +135,7 @@ class VisionTransformer(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + rows * columns, dim))
         self.pos_drop = nn.Dropout(dropout)
-        rates = torch.linspace(0, drop_path, depth).tolist()
+        rates = [drop_path * i / max(depth - 1, 1) for i in range(depth)]
         self.blocks = nn.Sequential(
             *[
                 TransformerEncoderBlock(dim, num_heads, mlp_ratio=mlp_ratio, dropout=dropout, drop_path=rate)
@@ -159,7 +159,7 @@ class VisionTransformer(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         check_images(images, self.patch_embed.proj.in_channels, training=self.training)
         x = self.patch_embed(images)  # (B, C, H, W) -> (B, N, D)
-        x = torch.cat((self.cls_token.expand(len(x), -1, -1), x), dim=1)  # -> (B, 1 + N, D)
+        x = torch.cat((self.cls_token.expand(x.shape[0], -1, -1), x), dim=1)  # -> (B, 1 + N, D)
         x = self.pos_drop(x + self.pos_embed)
         x = self.norm(self.blocks(x))
         return self.head(x[:, 0])  # (B, 1 + N, D) -> (B, D) -> (B, num_classes)

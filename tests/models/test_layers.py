@@ -152,3 +152,49 @@ def test_initialize_takes_a_head_that_is_not_last_and_a_network_without_one():
     assert model[0].weight.std() < 0.02 < model[1].weight.std()
     conv = nn.Sequential(nn.Conv2d(8, 64, 3))
     assert layers.initialize(conv)[0].weight.std().item() == pytest.approx((2 / 72) ** 0.5, rel=0.1)
+
+
+def test_drop_path_drops_samples_and_keeps_the_expectation():
+    torch.manual_seed(0)
+    drop, x = layers.DropPath(0.25), torch.ones(4000, 3, 2)
+    out = drop(x)
+    kept = out[:, 0, 0] > 0
+    assert torch.equal(out[kept], torch.full_like(out[kept], 1 / 0.75))  # a sample is kept whole, and scaled up
+    assert not out[~kept].any()
+    assert kept.float().mean().item() == pytest.approx(0.75, abs=0.03)
+    assert drop.eval()(x) is x
+    assert layers.DropPath()(x) is x
+    assert repr(drop) == "DropPath(p=0.25)"
+
+
+def test_drop_path_passes_the_gradient_of_the_kept_samples():
+    torch.manual_seed(0)
+    x = torch.randn(50, 4, requires_grad=True)
+    out = layers.DropPath(0.5)(x)
+    out.sum().backward()
+    assert_close(x.grad, 2.0 * (out != 0))
+
+
+@pytest.mark.parametrize("p", [-0.1, 1.0, 1.5])
+def test_drop_path_refuses_a_rate_that_leaves_nothing(p):
+    with pytest.raises(ValueError, match=f"p={p} must lie in 0 ≤ p < 1"):
+        layers.DropPath(p)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.zeros(3, 8, 8), r"\(B, 3, H, W\), not torch.float32 of shape \(3, 8, 8\)"),
+        (torch.zeros(2, 1, 8, 8), r"not torch.float32 of shape \(2, 1, 8, 8\)"),
+        (torch.zeros(2, 8, 8, 3), r"not torch.float32 of shape \(2, 8, 8, 3\)"),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), "float images .* not torch.uint8"),
+        (torch.zeros(0, 3, 8, 8), r"an empty batch, shape \(0, 3, 8, 8\), cannot be trained on"),
+    ],
+)
+def test_what_is_no_batch_of_images_is_refused(images, message):
+    with pytest.raises(ValueError, match=message):
+        layers.check_images(images, 3, training=True)
+
+
+def test_an_empty_batch_may_be_evaluated():
+    layers.check_images(torch.zeros(0, 3, 8, 8), 3, training=False)
