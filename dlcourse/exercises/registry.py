@@ -83,9 +83,10 @@ def _origin(function: Callable[..., Any]) -> tuple[str, str]:
 
 
 def topics() -> list[str]:
-    """The topic modules of this package."""
+    """The topic modules of this package; a name that begins with "_" is what checks of several exercises share."""
     package = importlib.import_module("dlcourse.exercises")
-    return sorted({module.name for module in pkgutil.iter_modules(package.__path__)} - _MACHINERY)
+    names = {module.name for module in pkgutil.iter_modules(package.__path__)}
+    return sorted(name for name in names - _MACHINERY if not name.startswith("_"))
 
 
 def all_exercises() -> dict[str, Exercise]:
