@@ -112,7 +112,7 @@ def load_strictly(built: Any, state: Mapping[str, torch.Tensor], given: str) -> 
         if own[name] != tuple(tensor.shape):
             why = "It does not use num_classes. " if name.startswith("fc.") and own[name][1:] == tensor.shape[1:] else ""
             raise Mistake(f"{why}Given {given}, {name} has shape {own[name]} where {tuple(tensor.shape)} is expected.")
-    Answer(built.value.load_state_dict)(state)
+    built.value.load_state_dict(state)
 
 
 def _explained(names: Mapping[str, list[str]]) -> str:
