@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dlcourse.exercises._attention_mistakes import Mistakes, heads_mistakes, mask_mistakes, weight_mistakes
+from dlcourse.exercises._parity import compare_gradients, with_weights
 from dlcourse.exercises.checking import Answer, Mistake, compare, describe
 from dlcourse.exercises.registry import register
 
@@ -72,19 +73,6 @@ def _check_gradients_of_attention(answer: Answer, tensors: tuple[torch.Tensor, .
             given = f"float64 tensors with gradients asked for{text}"
             compare(got, want, given=given, what=f"the {what}")
             compare_gradients(got, want, {"q": q, "k": k} | ({"v": v} if what == "output" else {}), f"{given}, of the {what}")
-
-
-def compare_gradients(got: torch.Tensor, want: torch.Tensor, inputs: dict[str, torch.Tensor], given: str) -> None:
-    """Raise Mistake unless `got` has the gradients of `want` with respect to every one of the named inputs."""
-    slopes = torch.linspace(-1, 2, want.numel(), dtype=want.dtype).reshape(want.shape)
-    for name, tensor in inputs.items():
-        ours = None
-        if got.requires_grad:
-            ours = torch.autograd.grad(got, tensor, slopes, retain_graph=True, allow_unused=True)[0]
-        theirs = torch.autograd.grad(want, tensor, slopes, retain_graph=True)[0]
-        if ours is None:
-            raise Mistake(f"It cuts the gradient of {name}.")
-        compare(ours, theirs, given=given, what=f"the gradient of {name}")
 
 
 register(
@@ -184,22 +172,6 @@ def _build(answer: Answer, dim: int, heads: int, **options: float) -> tuple[Answ
     for parameter in torchs.parameters():  # its biases begin as zeros
         nn.init.normal_(parameter, std=0.7)
     return with_weights(answer(dim, heads, **options), _weights_of(torchs)), torchs
-
-
-def with_weights(module: Answer, weights: dict[str, torch.Tensor]) -> Answer:
-    """Load the weights into a learner's module. Raises Mistake for names or shapes other than theirs."""
-    if not isinstance(getattr(module, "value", None), nn.Module):
-        raise Mistake(f"It builds {describe(module)}; an nn.Module is asked for.")
-    own = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
-    if missing := [name for name in weights if name not in own]:
-        raise Mistake(f"It has no parameter `{missing[0]}`; its parameters are {', '.join(own) or 'none'}.")
-    if extra := [name for name in own if name not in weights]:
-        raise Mistake(f"It has a parameter `{extra[0]}` that is not asked for.")
-    for name, weight in weights.items():
-        if own[name] != tuple(weight.shape):
-            raise Mistake(f"Its `{name}` has shape {own[name]} where {tuple(weight.shape)} is expected.")
-    module.load_state_dict(weights, strict=False)
-    return module
 
 
 def _weights_of(torchs: nn.MultiheadAttention) -> dict[str, torch.Tensor]:

@@ -75,7 +75,7 @@ def check_resnet18(answer: Answer) -> str:
         given = f"{describe(x)} in {'training' if training else 'eval'} mode"
         wrong = outputs(before, x, NETWORK_MISTAKES)
         with torch.no_grad():
-            compare(_logits(ours, x), theirs(x), given=given, what="the logits", mistakes=wrong, rtol=1e-8, atol=1e-9)
+            compare(_logits(ours, x), theirs(x), given=given, mistakes=wrong, rtol=1e-8, atol=1e-9)
         compare_buffers(ours, theirs, f"{given}, afterwards", partial(_statistics, before, x))
     compare_gradients(ours, theirs, x, given, GRADIENT_MISTAKES)
     return "torchvision's state dict loads strictly; logits in eval and in training mode, running statistics, gradients"

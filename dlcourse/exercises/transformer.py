@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dlcourse.exercises.attention import compare_gradients, with_weights
+from dlcourse.exercises._parity import compare_gradients, with_weights
 from dlcourse.exercises.checking import Answer, Mistake, compare, describe
 from dlcourse.exercises.registry import register
 from dlcourse.models import MultiHeadSelfAttention

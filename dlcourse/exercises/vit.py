@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch.nn import functional as F
 
+from dlcourse.exercises._parity import compare_gradients
 from dlcourse.exercises._vit_network import VisionTransformer, check_vision_transformer
 from dlcourse.exercises.checking import Answer, Mistake, compare, describe
 from dlcourse.exercises.registry import register
@@ -41,7 +41,7 @@ def check_patchify(answer: Answer) -> str:
             raise Mistake(f"It takes images for square: height and width may differ. {mistake}") from None
         compare(got, patchify(images, p), given=describe(images, p), mistakes=_patchify_mistakes(images, p))
     images = torch.randn(2, 3, 4, 6, dtype=torch.float64, requires_grad=True)
-    _compare_gradients(answer(images, 2), patchify(images, 2), {"images": images})
+    compare_gradients(answer(images, 2), patchify(images, 2), {"the images": images}, "float64 images")
     return "order of the patches and of the numbers in each, oblong images, several channels, dtypes, and the gradient"
 
 
@@ -76,20 +76,6 @@ def _patchify_mistakes(images: torch.Tensor, p: int) -> Wrong:
     }
 
 
-def _compare_gradients(got: Any, want: torch.Tensor, inputs: dict[str, torch.Tensor]) -> None:
-    """Hold the gradient of a weighted sum of `got` equal to that of `want`, for each input."""
-    compare(got, want, given="float64 input, with gradients asked for")
-    if not got.requires_grad:
-        raise Mistake(f"It cuts the gradient: its result is not connected to the {' and '.join(inputs)}.")
-    slopes = torch.linspace(-1, 2, want.numel(), dtype=want.dtype).reshape(want.shape)
-    for name, tensor in inputs.items():
-        ours = torch.autograd.grad((got * slopes).sum(), tensor, retain_graph=True, allow_unused=True)[0]
-        theirs = torch.autograd.grad((want * slopes).sum(), tensor, retain_graph=True)[0]
-        if ours is None:
-            raise Mistake(f"It cuts the gradient of the {name}.")
-        compare(ours, theirs, given="float64 input", what=f"the gradient of the {name}")
-
-
 register(
     "vit.patchify",
     patchify,
@@ -120,8 +106,8 @@ def check_embed(answer: Answer) -> str:
     for given in cases:
         compare(answer(*given), embed(*given), given=describe(*given), mistakes=_embed_mistakes(*given))
     tensors = [t.double().requires_grad_() for t in cases[4]]
-    names = ("patches", "class token", "positions")
-    _compare_gradients(answer(*tensors), embed(*tensors), dict(zip(names, tensors, strict=True)))
+    names = ("the patches", "the class token", "the positions")
+    compare_gradients(answer(*tensors), embed(*tensors), dict(zip(names, tensors, strict=True)), "float64 tensors")
     return "the class token first in every image, a position for each token, float64, and every gradient"
 
 

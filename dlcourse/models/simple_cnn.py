@@ -30,10 +30,11 @@ class SimpleCNN(nn.Module):
         self.classifier = nn.Sequential(
             nn.Dropout(dropout), nn.Linear(64 * 4 * 4, 512), nn.ReLU(), nn.Linear(512, num_classes)
         )
+        self.in_channels = in_channels
         initialize(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        check_images(x, self.features[0].in_channels, training=self.training)
+        check_images(x, self.in_channels, training=self.training)
         if min(x.shape[2:]) < 8:
             raise ValueError(f"SimpleCNN takes H and W of at least 8, not {x.shape[2]}×{x.shape[3]}")
         x = self.pool(self.features(x))  # (B, C, H, W) -> (B, 64, 4, 4)
