@@ -1,5 +1,6 @@
 """Every architecture is the real one: torchvision's or timm's weights load by name, and nothing that follows differs."""
 
+import psutil
 import pytest
 import torch
 import torchvision
@@ -20,6 +21,8 @@ each_real_model = pytest.mark.parametrize(
 @pytest.mark.timeout(900)
 @each_real_model
 def test_values_gradients_buffers_and_counts_are_the_references(name):
+    if name == "vit_huge_patch14" and psutil.virtual_memory().available < 28e9:
+        pytest.skip("two of these and their gradients in float64 take 20 GB")
     found = compare(name)
     assert found.same_parameters
     assert found.same_macs
