@@ -1,6 +1,7 @@
 """Hold a model against the reference of its name: `python tests/parity/compare.py ["resnet*" …]` prints a table.
 
-Both get the same weights, by name and strictly, and the same images; everything that can differ is measured.
+Both get the same weights, by name and strictly, and the same images; everything that can differ is measured. ViT-H takes
+20 GB of memory, the others 10 or less.
 """
 
 from __future__ import annotations
