@@ -7,11 +7,12 @@ A training run that stopped can then go on with the order (and, with workers, th
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler, Subset
 
 from dlcourse.data.files import ImageFiles
@@ -55,6 +56,8 @@ def make_loader(
     sampler: Sampler[int] | None = None,
     seed: int = 0,
     num_workers: int | None = None,
+    *,
+    collate_fn: Callable[[list[Any]], Any] | None = None,
 ) -> DataLoader[Any]:
     """A DataLoader of `dataset` for training (shuffled) or evaluation (in order).
 
@@ -63,6 +66,7 @@ def make_loader(
     sampler      takes the place of that order, e.g. `balanced_sampler(labels)`
     num_workers  None takes 0 for data in memory, where a worker costs more than it saves, and as many as there are
                  cores, at most 4, for images in files
+    collate_fn   makes a batch of a list of samples, e.g. `MixingCollate(10, mixup=0.2)`; None stacks them
 
     The last batch is kept, however small, in training too: a metric weighted by batch size then counts each sample
     once, and no sample is left out. Workers of a training loader start anew each epoch, so that their random numbers
@@ -90,6 +94,7 @@ def make_loader(
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0 and not train,
         generator=generator,
+        collate_fn=collate_fn,
     )
 
 
@@ -123,6 +128,27 @@ def balanced_sampler(labels: Sequence[int] | np.ndarray | torch.Tensor, seed: in
     """
     weights = class_weights(labels).double()
     return EpochSampler(len(labels), seed, weights=weights[torch.as_tensor(labels)])
+
+
+def undersampler(labels: Sequence[int] | np.ndarray | torch.Tensor, seed: int = 0) -> EpochSampler:
+    """A sampler for `make_loader` that takes as many samples of every class as the rarest has, others in each epoch.
+
+    Raises ValueError as `class_weights` does.
+    """
+    class_weights(labels)  # complains of a class without samples
+    return _Undersampler(torch.as_tensor(labels), seed)
+
+
+class _Undersampler(EpochSampler):
+    def __init__(self, labels: torch.Tensor, seed: int) -> None:
+        self.labels = labels
+        self.each = int(labels.bincount().min())
+        super().__init__(self.each * len(labels.bincount()), seed)
+
+    def __iter__(self) -> Iterator[int]:
+        order = torch.randperm(len(self.labels), generator=torch.Generator().manual_seed(self.seed + self.epoch))
+        among_its_class = nn.functional.one_hot(self.labels[order]).cumsum(0).gather(1, self.labels[order, None])[:, 0]
+        yield from order[among_its_class <= self.each].tolist()
 
 
 def _class_counts(labels: Sequence[int] | np.ndarray | torch.Tensor) -> np.ndarray:

@@ -3,7 +3,7 @@
 A transform takes a uint8 tensor (3, H, W) and returns a normalised float32 tensor (3, size, size). They are built from
 torchvision.transforms.v2 and draw from torch's random numbers alone, so that torch's seed decides them, in worker
 processes too. The policies: RandomCrop and flip as in He et al. 2015 (arXiv:1512.03385, section 4.2), AutoAugment
-(Cubuk et al. 2018, arXiv:1805.09501), RandAugment (Cubuk et al. 2019, arXiv:1909.13719), albumentations (Buslaev et al.
+(Cubuk et al. 2018, arXiv:1805.09501), RandAugment (Cubuk et al. 2019, arXiv:1909.13719), TrivialAugment (Müller & Hutter 2021, arXiv:2103.10158), albumentations (Buslaev et al.
 2018, arXiv:1809.06839).
 """
 
@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torchvision.transforms import v2
 
-POLICIES = ("none", "basic", "autoaugment", "randaugment", "albumentations")
+POLICIES = ("none", "basic", "autoaugment", "randaugment", "trivialaugment", "albumentations")
 HALF = (0.5, 0.5, 0.5)
 
 Transform = Callable[[torch.Tensor], torch.Tensor]
@@ -33,6 +33,7 @@ def train_transform(
             "basic"           pad by size // 8, crop at random, flip left to right half of the time
             "autoaugment"     basic, then the policy that AutoAugment found for CIFAR-10
             "randaugment"     basic, then two random operations of magnitude 9
+            "trivialaugment"  basic, then one random operation of a random magnitude
             "albumentations"  flip, shift and scale and rotate, brightness and contrast, by albumentations
     mean, std  of each channel, for pixels in [0, 1]; the default maps [0, 1] to [−1, 1]. `channel_statistics` computes
                those of a data set; a pretrained model needs those it was trained with.
@@ -51,6 +52,8 @@ def train_transform(
         steps.append(v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10))
     elif policy == "randaugment":
         steps.append(v2.RandAugment())
+    elif policy == "trivialaugment":
+        steps.append(v2.TrivialAugmentWide())
     return nn.Sequential(*steps, _Normalize(mean, std))
 
 

@@ -24,7 +24,8 @@ class TrainerConfig:
     _: KW_ONLY
 
     amp: Literal["off", "bf16", "fp16"] = "off"
-    """Mixed precision: "bf16" on a CPU or a GPU, "fp16" (with loss scaling) on a GPU that lacks bf16."""
+    """Mixed precision: "bf16" on a CPU or a GPU, "fp16" (with loss scaling) on a GPU that lacks bf16. On a CPU fp16 runs
+    too, but slowly."""
 
     accumulate: int = 1
     """Batches a step: their gradients are added to the mean over all their samples before the weights change."""
@@ -53,8 +54,9 @@ class TrainerConfig:
     restore_best: bool = True
     """End `fit` with the weights of the best epoch in the model; False leaves the last ones."""
 
-    scheduler_interval: Literal["epoch", "step"] = "epoch"
-    """When the scheduler steps: after each epoch, or each update of the weights. ReduceLROnPlateau: always an epoch."""
+    scheduler_interval: Literal["epoch", "step"] | None = None
+    """When the scheduler steps: after each "epoch", or each "step" (update of the weights). None: as it was made for,
+    which is a step for those of `make_scheduler`, OneCycleLR and CyclicLR, and an epoch for every other."""
 
     verbose: bool = False
     """Print a line an epoch."""
@@ -74,7 +76,8 @@ class TrainerConfig:
             if self.checkpoint_dir is None:
                 raise ValueError(f"checkpoint_every={self.checkpoint_every} needs checkpoint_dir, which is None")
         _one_of("monitor", self.monitor, MONITORS)
-        _one_of("scheduler_interval", self.scheduler_interval, INTERVALS)
+        if self.scheduler_interval is not None:
+            _one_of("scheduler_interval", self.scheduler_interval, INTERVALS)
 
 
 def _at_least(name: str, value: int, least: int) -> None:

@@ -14,12 +14,14 @@ is applied. That one read a step is the only place where the loop waits for a GP
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from dlcourse.runtime import progress
 from dlcourse.training.batches import Means, are_labels, check_labels, set_epoch, unpack, windows
@@ -54,7 +56,7 @@ def train_one_epoch(
     Raises NonFiniteLoss naming epoch and step, ValueError for an empty loader, a batch that is not a pair of tensors,
     and a label outside the classes.
     """
-    model.train()
+    set_training_mode(model)
     optimizer.zero_grad()
     name = "this epoch" if epoch is None else f"epoch {epoch}"
     if epoch is not None:
@@ -84,7 +86,8 @@ def train_step(
     amp: "off", "bf16" or "fp16", the precision that autocast chooses where it is safe. fp16 needs a `scaler`
         (`torch.amp.GradScaler(device)`) to keep small gradients from vanishing.
 
-    Raises NonFiniteLoss naming `where`; weights and optimizer are then as before, and the gradients cleared.
+    Raises NonFiniteLoss naming `where`; weights and optimizer are then as before, and the gradients cleared. A scaler
+    that skips a step halves its scale; one that falls below 1 skips for good, and is the same error.
     """
     if amp == "fp16" and scaler is None:
         raise ValueError("amp='fp16' needs scaler=torch.amp.GradScaler(device), or small gradients vanish")
@@ -104,6 +107,11 @@ def train_step(
     scaler.step(optimizer)
     scaler.update()
     optimizer.zero_grad()
+    if scaler.is_enabled() and scaler.get_scale() < 1:
+        raise NonFiniteLoss(
+            f"the fp16 gradients still overflow at {where}, although the loss scale fell below 1; the last steps were "
+            f"not applied. Use amp='bf16' or 'off', a smaller learning rate, or look for what is so large"
+        )
 
 
 @torch.no_grad()
@@ -135,6 +143,14 @@ def forward(
     return loss, outputs, targets
 
 
+def set_training_mode(model: nn.Module) -> None:
+    """Train mode, but a batch norm whose parameters are all frozen stays in eval mode: its statistics would move."""
+    model.train()
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and module.affine:
+            module.train(any(parameter.requires_grad for parameter in module.parameters()))
+
+
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Eval mode inside the block; after it each module is back in its own mode (frozen parts may differ)."""
@@ -153,6 +169,21 @@ def autocast(device: torch.device, amp: str) -> AbstractContextManager[Any]:
         raise ValueError(f"amp={amp!r} is unknown; choose one of {', '.join(AMP_DTYPES)}")
     dtype = AMP_DTYPES[amp]
     return nullcontext() if dtype is None else torch.amp.autocast(device.type, dtype=dtype)
+
+
+def check_precision(amp: str, device: torch.device) -> None:
+    """Raise ValueError when `device` cannot compute in the precision `amp`. (That it is slow there is no error.)"""
+    dtype = AMP_DTYPES[amp]
+    if dtype is None:
+        return
+    try:
+        with torch.no_grad(), torch.amp.autocast(device.type, dtype=dtype), warnings.catch_warnings():
+            warnings.simplefilter("error")  # autocast warns of a type it does not know, and then does nothing
+            right = nn.functional.linear(torch.ones(1, 1, device=device), torch.ones(1, 1, device=device)).dtype == dtype
+    except (RuntimeError, UserWarning):
+        right = False
+    if not right:
+        raise ValueError(f"amp={amp!r} does not run on this device ({device.type}); use another amp, or amp='off'")
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -1,4 +1,4 @@
-"""The losses of chapter 3 written out, each equal to PyTorch's own (the tests hold them to it).
+"""The losses of chapters 3 and 12 written out, each equal to PyTorch's or torchvision's own (the tests hold them to it).
 
 All take a batch and return its mean, a scalar. Classification losses take logits, never probabilities: the logarithm
 and the exponential meet inside, where they can be kept from overflowing (the log-sum-exp trick: subtract the largest
@@ -7,8 +7,10 @@ logit first).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def mse(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -79,6 +81,51 @@ def kl_divergence(log_probabilities: Tensor, targets: Tensor) -> Tensor:
     """
     _check_same_shape(log_probabilities, targets)
     return (torch.xlogy(targets, targets) - targets * log_probabilities).sum(dim=1).mean()  # xlogy: 0·log 0 = 0
+
+
+def smoothed_cross_entropy(logits: Tensor, labels: Tensor, *, smoothing: float = 0.1) -> Tensor:
+    """Cross-entropy against softened labels, logits (B, K) and integers (B,) -> scalar. As `nn.CrossEntropyLoss`.
+
+    The target is 1 − s + s/K for the true class and s/K for each other (Szegedy et al. 2015, arXiv:1512.00567). Spreading
+    s over the K − 1 wrong classes alone is the same with s·(K − 1)/K in place of s. Raises ValueError for s outside
+    0 ≤ s < 1 and for labels that are not integers (B,).
+    """
+    if not 0 <= smoothing < 1:
+        raise ValueError(f"smoothing={smoothing} must lie in 0 ≤ smoothing < 1")
+    log_probabilities = log_softmax(logits)
+    uniform = -log_probabilities.mean(dim=1).mean()  # against 1/K for every class
+    return (1 - smoothing) * nll(log_probabilities, labels) + smoothing * uniform
+
+
+class FocalLoss(nn.Module):
+    """Cross-entropy times (1 − p)^gamma, p the probability given to the true class: logits (B, K), integers (B,) -> scalar.
+
+    It turns down the samples that are right already (Lin et al. 2017, arXiv:1708.02002); gamma = 0 is cross-entropy.
+    `alpha` (K,) weighs the classes, each sample by that of its own class. The mean is over samples, so that two classes
+    give `torchvision.ops.sigmoid_focal_loss(reduction="mean")`. A single number for alpha would only rescale the loss,
+    and is refused. Raises ValueError for gamma < 0, an alpha that is not K finite numbers ≥ 0, and soft labels.
+    """
+
+    def __init__(self, gamma: float = 2.0, alpha: Tensor | Sequence[float] | None = None) -> None:
+        super().__init__()
+        if not gamma >= 0:
+            raise ValueError(f"gamma={gamma} must be at least 0")
+        weights = None if alpha is None else torch.as_tensor(alpha, dtype=torch.float32)
+        if weights is not None and (weights.ndim != 1 or not (torch.isfinite(weights) & (weights >= 0)).all()):
+            raise ValueError(f"alpha={alpha} must be one finite weight ≥ 0 for each class, shape (K,)")
+        self.gamma = gamma
+        self.register_buffer("alpha", weights)
+        self.alpha: Tensor | None
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        _check_labels(labels)
+        log_p = log_softmax(logits).gather(1, labels.unsqueeze(1)).squeeze(1)  # (B, K) -> (B,)
+        losses = -((1 - log_p.exp()) ** self.gamma) * log_p
+        if self.alpha is not None:
+            if len(self.alpha) != logits.shape[1]:
+                raise ValueError(f"alpha has {len(self.alpha)} weights for {logits.shape[1]} classes")
+            losses = self.alpha.to(logits)[labels] * losses
+        return losses.mean()
 
 
 def _check_same_shape(outputs: Tensor, targets: Tensor) -> None:

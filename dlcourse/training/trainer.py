@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dlcourse.runtime import get_device, progress, seed_everything
@@ -27,11 +27,19 @@ from dlcourse.training.batches import Means, set_epoch, windows
 from dlcourse.training.callbacks import BestCheckpoint, Callback, PrintEpochs
 from dlcourse.training.checkpoint import save_checkpoint
 from dlcourse.training.config import MONITORS, TrainerConfig
-from dlcourse.training.engine import LossFunction, NonFiniteLoss, evaluate, train_step
+from dlcourse.training.engine import (
+    LossFunction,
+    NonFiniteLoss,
+    check_precision,
+    evaluate,
+    set_training_mode,
+    train_step,
+)
 from dlcourse.training.history import History
 from dlcourse.training.interrupts import Interrupts
 from dlcourse.training.rng import generator_states, restore_generators, restore_rng, rng_state
 from dlcourse.training.run_state import RunState, pack, unpack_into
+from dlcourse.training.schedule_steps import check_length, interval_of
 
 
 class Trainer:
@@ -41,7 +49,7 @@ class Trainer:
         history = trainer.fit(train_loader, val_loader)
 
     The model is moved to `device` (default: the fastest one here). `loss_fn(outputs, targets)` is a batch's mean. The
-    scheduler steps as `config.scheduler_interval` says; ReduceLROnPlateau after each epoch, with the monitored metric.
+    scheduler steps at its own time (see `schedule_steps`); ReduceLROnPlateau after each epoch, with the monitored metric.
     """
 
     def __init__(
@@ -56,8 +64,8 @@ class Trainer:
         device: torch.device | str | None = None,
     ) -> None:
         self.device = torch.device(device) if device is not None else get_device()
-        _check_precision(config, self.device)
-        _check_interval(config, scheduler)
+        check_precision(config.amp, self.device)
+        self.scheduler_interval = interval_of(scheduler, config)
         self.model = model.to(self.device)
         if config.channels_last:
             model.to(memory_format=torch.channels_last)  # convolutions pass the format on
@@ -143,13 +151,15 @@ class Trainer:
             seed_everything(self.config.seed)
             self.state.epoch_start = self._random_states()
             self._begun = True
+        if hasattr(train_loader, "__len__"):
+            check_length(self.scheduler, self.config.epochs * math.ceil(len(train_loader) / self.config.accumulate))
         keeps_workers = [getattr(loader, "persistent_workers", False) for loader in self._loaders]
         if self.state.step and (keeps_workers[0] or (keeps_workers[1] and val_loader.generator is None)):
             warnings.warn("a loader with persistent_workers resumes, but not bit for bit", stacklevel=3)
 
     def _train_epoch(self, loader: Any) -> None:
         """The steps of this epoch that are still to do."""
-        self.model.train()
+        set_training_mode(self.model)
         self.optimizer.zero_grad()
         batches = self._whole_batches(lambda: self._remaining_batches(loader))
         total = len(loader) - self.state.means.batches if hasattr(loader, "__len__") else None
@@ -197,16 +207,12 @@ class Trainer:
         skipped = self.scaler.get_scale() < scale  # fp16 gradients overflowed: the scaler left the weights alone
         if self.ema is not None:
             self.ema.update_parameters(self.model)
-        if self.scheduler is not None and self._steps_per_update and not skipped:
+        if self.scheduler is not None and self.scheduler_interval == "step" and not skipped:
             self.scheduler.step()
         self._call("on_step_end")
         self.state.rng = rng_state()
         if self.config.checkpoint_every and self.state.step % self.config.checkpoint_every == 0:
             self._save()
-
-    @property
-    def _steps_per_update(self) -> bool:
-        return self.config.scheduler_interval == "step" and not isinstance(self.scheduler, ReduceLROnPlateau)
 
     def _end_epoch(self, metrics: dict[str, float]) -> None:
         """Record the epoch, keep its weights if they are the best, step the schedule, and save."""
@@ -215,7 +221,9 @@ class Trainer:
         means = self.state.means.result()
         record: dict[str, float] = {"epoch": self.state.epoch + 1}
         for name in metrics:
-            record |= {f"train_{name}": means[name], f"val_{name}": metrics[name]}
+            if name in means:  # mixed labels have no accuracy in training
+                record[f"train_{name}"] = means[name]
+            record[f"val_{name}"] = metrics[name]
         record["learning_rate"] = float(self.optimizer.param_groups[0]["lr"])
         if self.config.monitor not in record:
             raise ValueError(f"monitor={self.config.monitor!r} is not measured; choose one of {', '.join(record)}")
@@ -224,7 +232,7 @@ class Trainer:
         self._keep_best(monitored)
         if isinstance(self.scheduler, ReduceLROnPlateau):
             self.scheduler.step(monitored)
-        elif self.scheduler is not None and not self._steps_per_update:
+        elif self.scheduler is not None and self.scheduler_interval == "epoch":
             self.scheduler.step()
         self.state.epoch += 1
         self.state.means = Means()
@@ -274,14 +282,3 @@ class Trainer:
                 getattr(callback, moment)(self, *arguments)
             except KeyboardInterrupt:  # raised by the callback itself: finish what is in progress first, as for Ctrl-C
                 self._interrupts.request()
-
-
-def _check_precision(config: TrainerConfig, device: torch.device) -> None:
-    if config.amp == "fp16" and device.type == "cpu":
-        raise ValueError("amp='fp16' needs a GPU, but the device is the CPU; use amp='bf16' or amp='off'")
-
-
-def _check_interval(config: TrainerConfig, scheduler: LRScheduler | None) -> None:
-    if isinstance(scheduler, OneCycleLR | CyclicLR) and config.scheduler_interval != "step":
-        name = type(scheduler).__name__
-        raise ValueError(f"{name} steps after each update of the weights: set scheduler_interval='step' in the config")
