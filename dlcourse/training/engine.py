@@ -107,11 +107,7 @@ def train_step(
     scaler.step(optimizer)
     scaler.update()
     optimizer.zero_grad()
-    if scaler.is_enabled() and scaler.get_scale() < 1:
-        raise NonFiniteLoss(
-            f"the fp16 gradients still overflow at {where}, although the loss scale fell below 1; the last steps were "
-            f"not applied. Use amp='bf16' or 'off', a smaller learning rate, or look for what is so large"
-        )
+    check_scale(scaler, where)
 
 
 @torch.no_grad()
@@ -184,6 +180,15 @@ def check_precision(amp: str, device: torch.device) -> None:
         right = False
     if not right:
         raise ValueError(f"amp={amp!r} does not run on this device ({device.type}); use another amp, or amp='off'")
+
+
+def check_scale(scaler: torch.amp.GradScaler, where: str) -> None:
+    """Raise NonFiniteLoss when the scaler has halved its scale below 1: it would go on skipping every step in silence."""
+    if scaler.is_enabled() and scaler.get_scale() < 1:
+        raise NonFiniteLoss(
+            f"the fp16 gradients still overflow at {where}, although the loss scale fell below 1; the last steps were "
+            f"not applied. Use amp='bf16' or 'off', a smaller learning rate, or look for what is so large"
+        )
 
 
 def device_of(model: nn.Module) -> torch.device:

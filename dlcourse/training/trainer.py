@@ -65,7 +65,7 @@ class Trainer:
     ) -> None:
         self.device = torch.device(device) if device is not None else get_device()
         check_precision(config.amp, self.device)
-        self.scheduler_interval = interval_of(scheduler, config)
+        interval_of(scheduler, config)  # complains of a schedule that does not fit
         self.model = model.to(self.device)
         if config.channels_last:
             model.to(memory_format=torch.channels_last)  # convolutions pass the format on
@@ -91,6 +91,11 @@ class Trainer:
     def evaluated_model(self) -> nn.Module:
         """The model that is evaluated and kept as the best: the moving average when there is one."""
         return self.model if self.ema is None else self.ema.module
+
+    @property
+    def scheduler_interval(self) -> str:
+        """When the scheduler steps: after each "step" (update of the weights) or each "epoch"."""
+        return interval_of(self.scheduler, self.config)
 
     @property
     def _parts(self) -> dict[str, Any]:

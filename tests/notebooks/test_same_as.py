@@ -73,7 +73,7 @@ def test_nothing_is_shown_in_full_twice():
 def test_a_definition_with_a_name_of_the_package_is_the_packages(notebook):
     """A learner who meets `evaluate` on a page and in the package must meet one function, not two."""
     public = {}
-    areas = ("data", "models", "models.layers", "models.attention", "models.vit", "models.resnet", "models.mobilenet_v1",
+    areas = ("data", "data.mixing", "diagnostics", "training.finetune", "training.schedules", "training.tuning", "models", "models.layers", "models.attention", "models.vit", "models.resnet", "models.mobilenet_v1",
              "models.mobilenet_v2", "models.mobilenet_v3", "models.efficientnet", "training", "training.losses",
              "evaluation", "plotting", "runtime")  # fmt: skip
     for area in areas:
