@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler, Subset
 
 from dlcourse.data.files import ImageFiles
@@ -135,20 +134,21 @@ def undersampler(labels: Sequence[int] | np.ndarray | torch.Tensor, seed: int = 
 
     Raises ValueError as `class_weights` does.
     """
-    class_weights(labels)  # complains of a class without samples
-    return _Undersampler(torch.as_tensor(labels), seed)
+    return _Undersampler(labels, seed)
 
 
 class _Undersampler(EpochSampler):
-    def __init__(self, labels: torch.Tensor, seed: int) -> None:
-        self.labels = labels
-        self.each = int(labels.bincount().min())
-        super().__init__(self.each * len(labels.bincount()), seed)
+    def __init__(self, labels: Sequence[int] | np.ndarray | torch.Tensor, seed: int) -> None:
+        classes = range(len(class_weights(labels)))  # it complains of a class without samples
+        self.members = [torch.from_numpy(np.flatnonzero(np.asarray(labels) == label)) for label in classes]
+        self.each = min(map(len, self.members))
+        super().__init__(self.each * len(self.members), seed)
 
     def __iter__(self) -> Iterator[int]:
-        order = torch.randperm(len(self.labels), generator=torch.Generator().manual_seed(self.seed + self.epoch))
-        among_its_class = nn.functional.one_hot(self.labels[order]).cumsum(0).gather(1, self.labels[order, None])[:, 0]
-        yield from order[among_its_class <= self.each].tolist()
+        order = torch.Generator().manual_seed(self.seed + self.epoch)
+        taken = [members[torch.randperm(len(members), generator=order)[: self.each]] for members in self.members]
+        together = torch.cat(taken)  # class after class, so shuffle
+        yield from together[torch.randperm(self.size, generator=order)].tolist()
 
 
 def _class_counts(labels: Sequence[int] | np.ndarray | torch.Tensor) -> np.ndarray:

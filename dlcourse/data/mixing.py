@@ -22,15 +22,15 @@ from torch.utils.data import default_collate
 def mixup(
     images: Tensor, labels: Tensor, num_classes: int, alpha: float = 0.2, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
-    """λ·image + (1 − λ)·neighbour, λ from Beta(alpha, alpha): float (B, …) and integer (B,) -> (B, …) and (B, K).
+    """λ·image + (1 − λ)·the one before it, λ from Beta(alpha, alpha): float (B, …) and integer (B,) -> (B, …), (B, K).
 
     A small alpha gives mixtures close to one of the two images, alpha = 1 every share alike. Raises ValueError for
     alpha ≤ 0, images that are not float, labels that are not (B,) integers in 0 … K − 1, and a generator of a GPU.
     """
-    targets = _one_hot(images, labels, num_classes)
-    with _drawing_from(generator):
-        share = _draw_share(alpha)
-    return torch.lerp(images.roll(1, 0), images, share), torch.lerp(targets.roll(1, 0), targets, share)
+    targets = one_hot_labels(images, labels, num_classes)
+    with drawing_from(generator):
+        share = draw_share(alpha)
+    return blend(images, share), blend(targets, share)
 
 
 def cutmix(
@@ -41,17 +41,17 @@ def cutmix(
     A box that sticks out of the image is cut off, and the label's share is that of the pixels really pasted. Errors as
     in `mixup`.
     """
-    targets = _one_hot(images, labels, num_classes)
+    targets = one_hot_labels(images, labels, num_classes)
     if images.ndim != 4:
         raise ValueError(f"images must be (B, C, H, W), not {tuple(images.shape)}")
     height, width = images.shape[2:]
-    with _drawing_from(generator):
-        share = _draw_share(alpha)
-        top, bottom, left, right = _draw_box(height, width, share)
+    with drawing_from(generator):
+        share = draw_share(alpha)
+        top, bottom, left, right = draw_box(height, width, share)
     mixed = images.clone()
     mixed[:, :, top:bottom, left:right] = images.roll(1, 0)[:, :, top:bottom, left:right]
     share = 1 - (bottom - top) * (right - left) / (height * width)
-    return mixed, torch.lerp(targets.roll(1, 0), targets, share)
+    return mixed, blend(targets, share)
 
 
 class MixingCollate:
@@ -59,7 +59,7 @@ class MixingCollate:
 
     `mixup` and `cutmix` are the alphas, None leaves one out; when both are given, a coin chooses for each batch. With
     probability 1 − `p` a batch stays as it is. The labels are always vectors (B, K), for a loss that takes them, such as
-    `nn.CrossEntropyLoss`.
+    `nn.CrossEntropyLoss`. It draws from torch's global random numbers (in a worker: the worker's).
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class MixingCollate:
             raise ValueError("nothing to mix with: give mixup=0.2, cutmix=1.0, or both")
         for name, alpha in (("mixup", mixup), ("cutmix", cutmix)):
             if alpha is not None:
-                _check_alpha(name, alpha)
+                check_alpha(name, alpha)
         if not 0 <= p <= 1:
             raise ValueError(f"p={p} is not a probability between 0 and 1")
         self.num_classes, self.mixup, self.cutmix, self.p = num_classes, mixup, cutmix, p
@@ -77,18 +77,24 @@ class MixingCollate:
     def __call__(self, samples: Sequence[Any]) -> tuple[Tensor, Tensor]:
         images, labels = default_collate(list(samples))
         if torch.rand(()) >= self.p:
-            return images, _one_hot(images, labels, self.num_classes)
+            return images, one_hot_labels(images, labels, self.num_classes)
         choices = [(mix, alpha) for mix, alpha in ((mixup, self.mixup), (cutmix, self.cutmix)) if alpha is not None]
         mix, alpha = choices[int(torch.randint(len(choices), ()))]
         return mix(images, labels, self.num_classes, alpha)
 
 
-def _draw_share(alpha: float) -> float:
-    _check_alpha("alpha", alpha)
-    return float(torch.distributions.Beta(torch.tensor([alpha]), torch.tensor([alpha])).sample())
+def blend(batch: Tensor, share: float) -> Tensor:
+    """share · each sample + (1 − share) · the one before it (the first with the last): a new (B, …)."""
+    return share * batch + (1 - share) * batch.roll(1, 0)
 
 
-def _draw_box(height: int, width: int, share: float) -> tuple[int, int, int, int]:
+def draw_share(alpha: float) -> float:
+    check_alpha("alpha", alpha)
+    concentration = torch.tensor([float(alpha)])
+    return float(torch.distributions.Beta(concentration, concentration).sample())
+
+
+def draw_box(height: int, width: int, share: float) -> tuple[int, int, int, int]:
     """Top, bottom, left, right of a box with the image's proportions and 1 − share of its area, centred anywhere."""
     x, y = int(torch.randint(width, (1,))), int(torch.randint(height, (1,)))
     half = 0.5 * math.sqrt(1 - share)
@@ -97,10 +103,11 @@ def _draw_box(height: int, width: int, share: float) -> tuple[int, int, int, int
     return top, bottom, max(x - half_width, 0), min(x + half_width, width)
 
 
-def _one_hot(images: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+def one_hot_labels(images: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     if not images.is_floating_point():
         raise ValueError(f"images are {images.dtype}; mixing needs float images: make them so first")
-    if labels.ndim != 1 or labels.is_floating_point() or len(labels) != len(images):
+    integers = not labels.is_floating_point() and labels.dtype != torch.bool
+    if labels.ndim != 1 or not integers or len(labels) != len(images):
         raise ValueError(
             f"labels must be integers of shape ({len(images)},), but are {labels.dtype} of shape {tuple(labels.shape)}"
         )
@@ -112,13 +119,13 @@ def _one_hot(images: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     return nn.functional.one_hot(labels.long(), num_classes).to(images.dtype)
 
 
-def _check_alpha(name: str, alpha: float) -> None:
+def check_alpha(name: str, alpha: float) -> None:
     if not (math.isfinite(alpha) and alpha > 0):
         raise ValueError(f"{name}={alpha} must be a positive number (to switch mixing off, leave it out)")
 
 
 @contextmanager
-def _drawing_from(generator: torch.Generator | None) -> Iterator[None]:
+def drawing_from(generator: torch.Generator | None) -> Iterator[None]:
     """Inside the block torch's global generator continues the stream of `generator`, which is moved on with it."""
     if generator is None:
         yield

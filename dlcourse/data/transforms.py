@@ -3,8 +3,8 @@
 A transform takes a uint8 tensor (3, H, W) and returns a normalised float32 tensor (3, size, size). They are built from
 torchvision.transforms.v2 and draw from torch's random numbers alone, so that torch's seed decides them, in worker
 processes too. The policies: RandomCrop and flip as in He et al. 2015 (arXiv:1512.03385, section 4.2), AutoAugment
-(Cubuk et al. 2018, arXiv:1805.09501), RandAugment (Cubuk et al. 2019, arXiv:1909.13719), TrivialAugment (Müller & Hutter 2021, arXiv:2103.10158), albumentations (Buslaev et al.
-2018, arXiv:1809.06839).
+(Cubuk et al. 2018, arXiv:1805.09501), RandAugment (Cubuk et al. 2019, arXiv:1909.13719), TrivialAugment (Müller and
+Hutter 2021, arXiv:2103.10158), albumentations (Buslaev et al. 2018, arXiv:1809.06839).
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ class LRRange:
     losses: list[float]
     """The loss before each step, smoothed: an average that forgets, without the pull of its start."""
     suggestion: float | None
-    """The rate at which the smoothed loss fell fastest per decade."""
+    """The rate at which the loss fell fastest per decade, allowing for the steps by which the smoothed loss lags."""
 
 
 def lr_range_test(
@@ -46,16 +46,19 @@ def lr_range_test(
     It ends early when the smoothed loss is above `stop_at` times its lowest, or not finite. Groups of different rates keep
     their ratios. Weights, buffers, rates, optimizer state, modes and random generators are afterwards as they were.
 
-    Raises ValueError for rates that are not 0 < low < high, fewer than 2 steps, and an empty loader.
+    Raises ValueError for rates that are not 0 < low < high, fewer than 2 steps, a smoothing or stop_at that makes no
+    sense, and an empty loader.
     """
     if not 0 < low < high < math.inf:
         raise ValueError(f"low={low} and high={high} must satisfy 0 < low < high")
     if steps < 2:
         raise ValueError(f"steps={steps} must be at least 2")
+    if not 0 <= smoothing < 1 or not stop_at > 1:
+        raise ValueError(f"smoothing={smoothing} must lie in 0 ≤ smoothing < 1, and stop_at={stop_at} be greater than 1")
     model, optimizer = copy.deepcopy((model, optimizer))  # together: the copied optimizer holds the copied parameters
     before, generators = rng_state(), generator_states([loader])
-    fastest = max(float(group["lr"]) for group in optimizer.param_groups) or 1.0
-    shares = [float(group["lr"]) / fastest or 1.0 for group in optimizer.param_groups]
+    own = [float(group["lr"]) for group in optimizer.param_groups]
+    shares = [rate / max(own) if max(own) else 1.0 for rate in own]
     rates: list[float] = []
     losses: list[float] = []
     average = 0.0
@@ -79,7 +82,7 @@ def lr_range_test(
     finally:
         restore_rng(before)
         restore_generators([loader], generators)
-    return LRRange(rates, losses, _steepest(rates, losses))
+    return LRRange(rates, losses, _suggestion(rates, losses, lag=round(smoothing / (1 - smoothing))))
 
 
 def _endless(loader: Iterable[Any], steps: int) -> Iterator[Any]:
@@ -95,10 +98,15 @@ def _endless(loader: Iterable[Any], steps: int) -> Iterator[Any]:
             raise ValueError("the loader is empty: it gave no batch")
 
 
-def _steepest(rates: list[float], losses: list[float]) -> float | None:
-    """The rate where the loss falls fastest against log(rate), up to the lowest loss."""
+def _suggestion(rates: list[float], losses: list[float], lag: int) -> float | None:
+    """The rate `lag` steps before the middle of the tenth of the test over which the loss falls most before its lowest.
+
+    A stretch, because from step to step the batches differ more than the rate moves the loss.
+    """
+    half = max(1, len(losses) // 20)
     lowest = min(range(len(losses)), key=losses.__getitem__, default=0)
-    if lowest < 2 or losses[lowest] >= losses[0]:
+    falls = {i: losses[i - half] - losses[i + half] for i in range(2 * half, lowest - half + 1)}
+    steepest = max(falls, key=falls.__getitem__, default=None)
+    if steepest is None or falls[steepest] <= 1e-6 * abs(losses[0]):  # not by rounding alone
         return None
-    falls = [(losses[i - 1] - losses[i + 1]) for i in range(1, lowest)]
-    return rates[1 + max(range(len(falls)), key=falls.__getitem__)]
+    return rates[max(0, steepest - lag)]

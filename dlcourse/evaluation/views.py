@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 
 import torch
 from torch import Tensor, nn
 
-VIEWS: Mapping[str, Callable[[Tensor], Tensor]] = {
+View = Callable[[Tensor], Tensor]
+
+VIEWS: Mapping[str, View] = {
     "identity": lambda images: images,
     "flip": lambda images: images.flip(-1),
-    "left": lambda images: _shift(images, -2, 0),
-    "right": lambda images: _shift(images, 2, 0),
-    "up": lambda images: _shift(images, 0, -2),
-    "down": lambda images: _shift(images, 0, 2),
+    "left": lambda images: shift(images, -2, 0),
+    "right": lambda images: shift(images, 2, 0),
+    "up": lambda images: shift(images, 0, -2),
+    "down": lambda images: shift(images, 0, 2),
 }
 """Views of a batch (B, C, H, W): mirrored left to right, and shifted by two pixels with the edge repeated."""
 
@@ -31,28 +34,28 @@ class TestTimeAugmentation(nn.Module):
 
     __test__ = False  # its name begins like a test's
 
-    def __init__(self, model: nn.Module, views: Sequence[str | Callable[[Tensor], Tensor]] = ("identity", "flip")) -> None:
+    def __init__(self, model: nn.Module, views: Sequence[str | View] = ("identity", "flip")) -> None:
         super().__init__()
-        if not views:
-            raise ValueError("views is empty: give at least one, such as 'identity'")
+        if isinstance(views, str) or not views:
+            raise ValueError(f"views={views!r} must be a list of at least one view, such as ['identity', 'flip']")
         self.model = model
-        self.views = [_view(view) for view in views]
+        self.views = [find_view(view) for view in views]
 
     def forward(self, images: Tensor) -> Tensor:
-        probabilities = [self.model(view(images)).softmax(dim=1) for view in self.views]  # views × (B, K)
-        return torch.stack(probabilities).mean(dim=0).log()
+        answers = torch.stack([self.model(view(images)).log_softmax(dim=1) for view in self.views])  # (views, B, K)
+        return answers.logsumexp(dim=0) - math.log(len(self.views))  # log of the mean of exp: no probability underflows
 
 
-def _view(view: str | Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+def find_view(view: str | View) -> View:
     if callable(view):
         return view
     if view not in VIEWS:
-        nearest = get_close_matches(view, VIEWS, n=1) or VIEWS
+        nearest = get_close_matches(str(view), VIEWS, n=1) or VIEWS
         raise ValueError(f"there is no view {view!r}; did you mean {' or '.join(map(repr, nearest))}?")
     return VIEWS[view]
 
 
-def _shift(images: Tensor, right: int, down: int) -> Tensor:
+def shift(images: Tensor, right: int, down: int) -> Tensor:
     height, width = images.shape[-2:]
     padded = nn.functional.pad(images, [2] * 4, mode="replicate")
     return padded[..., 2 - down : 2 - down + height, 2 - right : 2 - right + width]

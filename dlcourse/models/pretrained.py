@@ -18,6 +18,8 @@ import threading
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 from torch import Tensor, nn
@@ -112,7 +114,7 @@ def _offline(num_classes: int | None) -> tuple[nn.Module, Preprocessing]:
 
 def _timm(tag: str, num_classes: int | None, build: str | None) -> tuple[nn.Module, Preprocessing]:
     import timm
-    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub import constants, try_to_load_from_cache
 
     if not timm.is_model(tag):
         raise ValueError(f"timm has no model {tag!r}: see timm.list_models(pretrained=True)")
@@ -120,7 +122,7 @@ def _timm(tag: str, num_classes: int | None, build: str | None) -> tuple[nn.Modu
     if not published or not published.hf_hub_id:
         raise PretrainedWeightsError(f"timm publishes no weights of {tag!r}: see timm.list_models(pretrained=True)")
     if not isinstance(try_to_load_from_cache(published.hf_hub_id, "model.safetensors"), str):
-        _check_within_reach(f"timm/{tag}", "huggingface.co")
+        _check_within_reach(f"timm/{tag}", urlsplit(constants.ENDPOINT).hostname or "huggingface.co")  # or a mirror
     model = timm.create_model(tag, pretrained=True, num_classes=num_classes or published.num_classes)
     preprocessing = _timm_preprocessing(model)
     if build is not None:
@@ -137,13 +139,15 @@ def _torchvision(name: str, num_classes: int | None, build: str | None) -> tuple
         weights = models.get_model_weights(name).DEFAULT
     except ValueError:
         raise ValueError(f"torchvision has no model {name!r}: see torchvision.models.list_models()") from None
+    preset = weights.transforms()
+    if not hasattr(preset, "crop_size"):
+        raise ValueError(f"torchvision's {name!r} is not an image classifier: load it with torchvision.models.get_model")
     if not Path(torch.hub.get_dir(), "checkpoints", weights.url.rpartition("/")[2]).exists():
         _check_within_reach(f"torchvision/{name}", "download.pytorch.org")
     state = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
     classes = num_classes or len(weights.meta["categories"])
     model = create_model(build, classes) if build else models.get_model(name, weights=None, num_classes=classes)
     _load_all_but_head(model, state, name)
-    preset = weights.transforms()
     return model, Preprocessing(
         preset.crop_size[0], preset.resize_size[0], tuple(preset.mean), tuple(preset.std), preset.interpolation.value
     )
@@ -153,8 +157,10 @@ def _load_all_but_head(model: nn.Module, weights: dict[str, Tensor], source: str
     """Load the weights; those of a head with another number of classes stay behind, and only those of one module may."""
     own = model.state_dict()
     behind = {key for key in weights if key in own and own[key].shape != weights[key].shape}
-    if len({key.rpartition(".")[0] for key in behind}) > 1 or weights.keys() ^ own.keys():
-        wrong = sorted(behind | (weights.keys() ^ own.keys()))
+    # Files from before 2018 do not count a batch norm's batches; loading a plain dict lets the counters be.
+    unknown = {key for key in weights.keys() ^ own.keys() if not (key in own and key.endswith("num_batches_tracked"))}
+    if len({key.rpartition(".")[0] for key in behind}) > 1 or unknown:
+        wrong = sorted(behind | unknown)
         raise PretrainedWeightsError(f"the weights of {source} do not fit {type(model).__name__}: {', '.join(wrong[:4])}")
     model.load_state_dict({key: own[key] if key in behind else tensor for key, tensor in weights.items()})
 
@@ -163,7 +169,12 @@ def _timm_preprocessing(model: nn.Module) -> Preprocessing:
     from timm.data import resolve_model_data_config
 
     config = resolve_model_data_config(model)
-    size = config["input_size"][-1]
+    channels, height, size = config["input_size"]
+    if channels != 3 or height != size or config["crop_mode"] != "center":
+        raise PretrainedWeightsError(
+            f"these weights expect {channels}×{height}×{size} and crop_mode={config['crop_mode']!r}, where this course "
+            f"resizes and crops the middle of 3 channels: take timm.create_model and timm.data.create_transform"
+        )
     return Preprocessing(
         size, int(size / config["crop_pct"]), tuple(config["mean"]), tuple(config["std"]), config["interpolation"]
     )
@@ -171,6 +182,8 @@ def _timm_preprocessing(model: nn.Module) -> Preprocessing:
 
 def _check_within_reach(what: str, host: str) -> None:
     """Raise PretrainedWeightsError unless `host` answers soon: without a network a download may hang for many minutes."""
+    if getproxies().get("https"):
+        return  # the host need not be within reach, and a proxy says itself what it cannot fetch
     answered = threading.Event()
 
     def connect() -> None:

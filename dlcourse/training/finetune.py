@@ -28,16 +28,15 @@ def get_classifier(model: nn.Module) -> tuple[str, nn.Linear]:
     timm's models are asked (`get_classifier()`); others are looked through for what torchvision calls a head, and there
     the last linear layer counts. Raises ValueError for a model with no such layer or with several heads.
     """
-    if callable(ask := getattr(model, "get_classifier", None)):
-        head = ask()
-        inside = head if isinstance(head, nn.Module) else nn.Identity()
-    else:
-        inside = nn.ModuleList(getattr(model, name) for name in HEADS if isinstance(getattr(model, name, None), nn.Module))
-    linear = [module for module in inside.modules() if isinstance(module, nn.Linear)]
+    kind, parts = type(model).__name__, [name for name, _ in model.named_children()]
+    if auxiliary := [name for name in parts if name.lower().startswith("aux")]:
+        raise ValueError(f"{kind} has auxiliary heads ({', '.join(auxiliary)}); build it without them")
+    ask = getattr(model, "get_classifier", None)
+    heads = [ask()] if callable(ask) else [getattr(model, name, None) for name in HEADS]
+    layers = [layer for head in heads if isinstance(head, nn.Module) for layer in head.modules()]
+    linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
     if not linear:
-        raise ValueError(f"{type(model).__name__} has no linear classifier that I can find; its parts: {_children(model)}")
-    if auxiliary := [name for name, _ in model.named_children() if name.lower().startswith("aux")]:
-        raise ValueError(f"{type(model).__name__} has auxiliary heads ({', '.join(auxiliary)}); build it without them")
+        raise ValueError(f"{kind} has no linear classifier that I can find; its parts: {', '.join(parts) or 'none'}")
     name = next(name for name, module in model.named_modules() if module is linear[-1])
     return name, linear[-1]
 
@@ -54,7 +53,7 @@ def replace_head(model: nn.Module, num_classes: int) -> nn.Module:
     new = nn.Linear(old.in_features, num_classes, device=old.weight.device, dtype=old.weight.dtype)
     nn.init.normal_(new.weight, std=0.01)
     nn.init.zeros_(new.bias)
-    _put(model, name, new)
+    model.set_submodule(name, new)
     if hasattr(model, "num_classes"):  # timm's models remember it
         model.num_classes = num_classes  # type: ignore[assignment]
     if isinstance(spec := getattr(model, "spec", None), dict):
@@ -68,8 +67,20 @@ def regression_head(model: nn.Module) -> nn.Module:
     With (B, 1) instead, a loss against targets (B,) would broadcast to (B, B) and compare every image with every target.
     """
     name, _ = get_classifier(replace_head(model, 1))
-    _put(model, name, nn.Sequential(model.get_submodule(name), nn.Flatten(0)))
+    model.set_submodule(name, nn.Sequential(model.get_submodule(name), nn.Flatten(0)))  # (B, 1) -> (B,)
     return model
+
+
+def parameters_under(model: nn.Module, prefix: str) -> list[str]:
+    """The names of the parameters at or under the path `prefix`: "blocks.1" is block 1 and all in it, not block 10.
+
+    Raises ValueError, with the model's parts, when there is none.
+    """
+    names = [name for name, _ in model.named_parameters() if f"{name}.".startswith(f"{prefix}.")]
+    if not names:
+        parts = ", ".join(name for name, _ in model.named_children()) or "none"
+        raise ValueError(f"no parameter of {type(model).__name__} lies under {prefix!r}; its parts: {parts}")
+    return names
 
 
 def freeze(model: nn.Module, until: str | None = None) -> list[str]:
@@ -80,7 +91,7 @@ def freeze(model: nn.Module, until: str | None = None) -> list[str]:
     """
     until = get_classifier(model)[0] if until is None else until
     names = [name for name, _ in model.named_parameters()]
-    first = names.index(_matching(model, until)[0])
+    first = names.index(parameters_under(model, until)[0])
     if first == 0:
         raise ValueError(f"until={until!r} is the first part of the model: nothing comes before it to freeze")
     for name in names[:first]:
@@ -94,7 +105,7 @@ def unfreeze(model: nn.Module, prefix: str | None = None) -> list[str]:
     An optimizer that was built without them still does not train them: `optimizer.add_param_group`, or build it anew.
     Raises ValueError when nothing matches.
     """
-    names = [name for name, _ in model.named_parameters()] if prefix is None else _matching(model, prefix)
+    names = [name for name, _ in model.named_parameters()] if prefix is None else parameters_under(model, prefix)
     for name in names:
         model.get_parameter(name).requires_grad_(True)
     return names
@@ -111,7 +122,7 @@ def layers_in_order(model: nn.Module) -> list[list[str]]:
     layers: dict[str, list[str]] = {}
     current = "stem"
     for name, _ in model.named_parameters():
-        current = next((layer for layer in (head, *stages) if _lies_under(name, layer)), current)
+        current = next((layer for layer in (head, *stages) if name.startswith(f"{layer}.")), current)
         layers.setdefault(current, []).append(name)
     return list(layers.values())
 
@@ -162,12 +173,14 @@ def weight_decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str,
     """Two parameter groups: matrices and convolutions with weight decay; norms, biases and position embeddings without.
 
     A vector (a bias, the scale of a norm) has no large weights to hold down, and shrinking a norm's scale changes what
-    the layer computes. Every parameter is in exactly one group.
+    the layer computes. Every parameter is in exactly one group. Raises ValueError for a weight_decay below 0.
     """
+    if not weight_decay >= 0:
+        raise ValueError(f"weight_decay={weight_decay} must be at least 0")
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
-        embedding = name.rsplit(".", 1)[-1] in ("pos_embed", "pos_embedding", "cls_token", "class_token")
+        embedding = name.rsplit(".", 1)[-1] in ("pos_embed", "pos_embedding", "cls_token", "class_token", "dist_token")
         (free if parameter.ndim <= 1 or embedding else decayed).append(parameter)
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
 
@@ -190,11 +203,11 @@ class GradualUnfreezing(Callback):
             raise ValueError(f"every={every} must be at least 1 epoch")
         held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         head = get_classifier(model)[0]
-        if not held >= {id(model.get_parameter(name)) for name in _matching(model, head)}:
+        if not held >= {id(model.get_parameter(name)) for name in parameters_under(model, head)}:
             raise ValueError(f"the optimizer does not hold the head, {head}: build it on the head at least")
         taken: set[str] = set()
         for stage in stages:
-            names = _matching(model, stage)
+            names = parameters_under(model, stage)
             if again := taken.intersection(names):
                 raise ValueError(f"stages={list(stages)} names {sorted(again)[0]} twice")
             taken.update(names)
@@ -225,26 +238,5 @@ class GradualUnfreezing(Callback):
             unfreeze(self._model, stage)
 
 
-def _matching(model: nn.Module, prefix: str) -> list[str]:
-    """The parameters at or under the module path `prefix`. Raises ValueError, with the model's parts, when there is none."""
-    names = [name for name, _ in model.named_parameters() if _lies_under(name, prefix)]
-    if not names:
-        raise ValueError(f"no parameter of {type(model).__name__} lies under {prefix!r}; its parts: {_children(model)}")
-    return names
-
-
-def _lies_under(name: str, prefix: str) -> bool:
-    return name == prefix or name.startswith(f"{prefix}.")
-
-
 def _size(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def _children(model: nn.Module) -> str:
-    return ", ".join(name for name, child in model.named_children() if _size(child)) or "none"
-
-
-def _put(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, last = name.rpartition(".")
-    setattr(model.get_submodule(parent), last, module)

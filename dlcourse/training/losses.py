@@ -7,6 +7,7 @@ logit first).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -108,8 +109,8 @@ class FocalLoss(nn.Module):
 
     def __init__(self, gamma: float = 2.0, alpha: Tensor | Sequence[float] | None = None) -> None:
         super().__init__()
-        if not gamma >= 0:
-            raise ValueError(f"gamma={gamma} must be at least 0")
+        if not 0 <= gamma < math.inf:
+            raise ValueError(f"gamma={gamma} must be a finite number of at least 0")
         weights = None if alpha is None else torch.as_tensor(alpha, dtype=torch.float32)
         if weights is not None and (weights.ndim != 1 or not (torch.isfinite(weights) & (weights >= 0)).all()):
             raise ValueError(f"alpha={alpha} must be one finite weight ≥ 0 for each class, shape (K,)")
@@ -120,7 +121,8 @@ class FocalLoss(nn.Module):
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         _check_labels(labels)
         log_p = log_softmax(logits).gather(1, labels.unsqueeze(1)).squeeze(1)  # (B, K) -> (B,)
-        losses = -((1 - log_p.exp()) ** self.gamma) * log_p
+        missing = -torch.expm1(log_p)  # 1 − p; where it is 0, a root of it has an infinite slope
+        losses = -(missing.clamp(min=torch.finfo(log_p.dtype).tiny) ** self.gamma) * log_p
         if self.alpha is not None:
             if len(self.alpha) != logits.shape[1]:
                 raise ValueError(f"alpha has {len(self.alpha)} weights for {logits.shape[1]} classes")

@@ -32,11 +32,15 @@ def interval_of(scheduler: LRScheduler | None, config: TrainerConfig) -> str:
 
 
 def check_length(scheduler: LRScheduler | None, steps: int) -> None:
-    """Warn when the schedule is made for another number of updates than the run will make."""
+    """Warn when the schedule is made for another number of updates than the run will make.
+
+    Raises ValueError for a OneCycleLR that is too short: it would break off the run at its end.
+    """
     planned = getattr(scheduler, "total_steps", None)
-    if planned is not None and planned != steps:
-        warnings.warn(
-            f"the schedule is made for {planned} steps, but this run makes {steps}: "
-            f"{'it ends before the rate is down' if planned > steps else 'its last part runs at the final rate'}",
-            stacklevel=4,
-        )
+    if planned is None or planned == steps:
+        return
+    message = f"the schedule is made for {planned} steps, but this run makes {steps}: "
+    if planned < steps and isinstance(scheduler, OneCycleLR):
+        raise ValueError(message + f"OneCycleLR would raise an error after step {planned}")
+    late = "it ends before the rate is down" if planned > steps else "its last part runs at the final rate"
+    warnings.warn(message + late, stacklevel=4)

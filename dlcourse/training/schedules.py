@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 def constant(step: int, *, warmup_steps: int = 0) -> float:
     """1 throughout, after a linear warmup: (step + 1) / warmup_steps, so that the first step already moves."""
-    return min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
+    return (step + 1) / warmup_steps if step < warmup_steps else 1.0
 
 
 def step_decay(step: int, *, milestones: Sequence[int], gamma: float = 0.1) -> float:
@@ -35,8 +35,12 @@ def exponential(step: int, *, gamma: float) -> float:
 
 
 def cosine(step: int, *, total_steps: int, min_ratio: float = 0.0) -> float:
-    """Half a cosine from 1 down to `min_ratio`, and flat past the end. Up to there as `CosineAnnealingLR(T_max)`."""
-    _check_total(total_steps)
+    """Half a cosine from 1 down to `min_ratio`, and flat past the end. Up to there as `CosineAnnealingLR(T_max)`.
+
+    Raises ValueError for total_steps below 1.
+    """
+    if total_steps < 1:
+        raise ValueError(f"total_steps={total_steps} must be at least 1: epochs × steps an epoch")
     progress = min(step / total_steps, 1.0)
     return min_ratio + (1 - min_ratio) * 0.5 * (1 + math.cos(math.pi * progress))
 
@@ -44,17 +48,22 @@ def cosine(step: int, *, total_steps: int, min_ratio: float = 0.0) -> float:
 def warmup_cosine(step: int, *, warmup_steps: int, total_steps: int, min_ratio: float = 0.0) -> float:
     """Linear from 1 / warmup_steps to 1, then half a cosine down to `min_ratio`, which it reaches at `total_steps`.
 
-    Raises ValueError for total_steps below 1 and a warmup that leaves no step of the run to the cosine.
+    Raises ValueError for a warmup that leaves no step of the run to the cosine.
     """
-    _check_warmup(warmup_steps, total_steps)
+    if not 0 <= warmup_steps < total_steps:
+        raise ValueError(f"warmup_steps={warmup_steps} must be at least 0 and less than total_steps={total_steps}")
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     return cosine(step - warmup_steps, total_steps=total_steps - warmup_steps, min_ratio=min_ratio)
 
 
 def warm_restarts(step: int, *, cycle_steps: int, factor: int = 1, min_ratio: float = 0.0) -> float:
-    """Cosines from 1 to `min_ratio`, one after the other, each `factor` times as long. As CosineAnnealingWarmRestarts."""
-    _check_total(cycle_steps, "cycle_steps")
+    """Cosines from 1 to `min_ratio`, one after the other, each `factor` times as long. As CosineAnnealingWarmRestarts.
+
+    Raises ValueError for cycle_steps or factor below 1.
+    """
+    if cycle_steps < 1 or factor < 1:
+        raise ValueError(f"cycle_steps={cycle_steps} and factor={factor} must both be at least 1")
     while step >= cycle_steps:
         step -= cycle_steps
         cycle_steps *= factor
@@ -67,14 +76,17 @@ def one_cycle(
     """Up a half cosine from `start_ratio` to 1 in the first part, `rising`, of the run, then down to `end_ratio`.
 
     The optimizer's own rate is the highest. As `OneCycleLR(max_lr, total_steps, cycle_momentum=False)`, whose last step
-    is total_steps − 1; past it the ratio stays, where OneCycleLR raises.
+    is total_steps − 1, with two differences: past it the ratio stays, where OneCycleLR raises, and a `rising` of less
+    than a step begins at the top. Raises ValueError for total_steps below 1 and rising outside 0 ≤ rising < 1.
     """
-    _check_total(total_steps)
-    top, last = rising * total_steps - 1, total_steps - 1
-    if step <= top:
-        return start_ratio + (1 - start_ratio) * 0.5 * (1 - math.cos(math.pi * step / top))
-    progress = min((step - top) / (last - top), 1.0)
-    return end_ratio + (1 - end_ratio) * 0.5 * (1 + math.cos(math.pi * progress))
+    if total_steps < 1 or not 0 <= rising < 1:
+        raise ValueError(f"total_steps={total_steps} must be at least 1 and rising={rising} at least 0 and less than 1")
+    last = total_steps - 1
+    top = max(rising * total_steps - 1, 0.0)  # as OneCycleLR: a step number that need not be whole
+    step = min(step, last)
+    if step > top:
+        return end_ratio + (1 - end_ratio) * 0.5 * (1 + math.cos(math.pi * (step - top) / (last - top)))
+    return start_ratio + (1 - start_ratio) * 0.5 * (1 - math.cos(math.pi * step / top)) if top else 1.0
 
 
 SCHEDULES: dict[str, Callable[..., float]] = {
@@ -83,46 +95,42 @@ SCHEDULES: dict[str, Callable[..., float]] = {
 }
 
 
+class RatioSchedule(LambdaLR):
+    """One of this module's functions in an optimizer: after n steps each group has its own rate times the ratio of n."""
+
+    interval = "step"
+    """When the Trainer steps it: after each update of the weights."""
+
+    def __init__(self, optimizer: Optimizer, function: Callable[..., float], **options: Any) -> None:
+        super().__init__(optimizer, partial(function, **options))
+
+    @property  # not a value of its own: a loaded state must not change it, since it would not change the function either
+    def total_steps(self) -> int | None:
+        """The updates that it is made for; None for a schedule without an end."""
+        return self.lr_lambdas[0].keywords.get("total_steps")  # type: ignore[attr-defined]
+
+
 def make_scheduler(name: str, optimizer: Optimizer, **options: Any) -> LRScheduler:
     """A scheduler by name: one of this module's functions with its options, or "plateau".
 
         make_scheduler("warmup_cosine", optimizer, warmup_steps=100, total_steps=epochs * len(loader))
         make_scheduler("plateau", optimizer, factor=0.5, patience=3)      # the options of ReduceLROnPlateau
 
-    It bears the mark `interval`, by which the Trainer knows when to step it: after each update of the weights ("step"),
-    "plateau" after each epoch. Raises ValueError for an unknown name or option (with the nearest), a missing option, and
-    options that do not fit together, here and not at some later step.
+    The Trainer knows when to step it: after each update of the weights, "plateau" after each epoch. Raises ValueError
+    for an unknown name (with the nearest), an unknown or missing option, and options that do not fit together, here and
+    not at some later step.
     """
-    if name == "plateau":
-        scheduler: LRScheduler = ReduceLROnPlateau(optimizer, **options)
-        scheduler.interval = "epoch"  # type: ignore[attr-defined]
-        return scheduler
-    known = [*SCHEDULES, "plateau"]
-    if name not in SCHEDULES:
+    known: dict[str, Callable[..., Any]] = {**SCHEDULES, "plateau": ReduceLROnPlateau}
+    if name not in known:
         nearest = get_close_matches(str(name), known, n=1, cutoff=0.4) or known
         raise ValueError(f"there is no schedule {name!r}; did you mean {' or '.join(map(repr, nearest))}?")
-    parameters = list(inspect.signature(SCHEDULES[name]).parameters.values())[1:]
-    for option in options:
-        if option not in {parameter.name for parameter in parameters}:
-            allowed = ", ".join(parameter.name for parameter in parameters)
-            raise ValueError(f"{name} has no option {option!r}; it takes {allowed}")
+    parameters = list(inspect.signature(known[name]).parameters.values())[1:]  # after the step, or the optimizer
+    if unknown := options.keys() - {parameter.name for parameter in parameters}:
+        allowed = ", ".join(parameter.name for parameter in parameters)
+        raise ValueError(f"{name} has no option {min(unknown)!r}; it takes {allowed}")
     for parameter in parameters:
         if parameter.default is parameter.empty and parameter.name not in options:
             raise ValueError(f"{name} needs {parameter.name}=…")
-    ratio = partial(SCHEDULES[name], **options)
-    ratio(0)  # complains now of options that do not fit together
-    scheduler = LambdaLR(optimizer, ratio)
-    scheduler.interval = "step"  # type: ignore[attr-defined]
-    scheduler.total_steps = options.get("total_steps")  # type: ignore[attr-defined]
-    return scheduler
-
-
-def _check_total(steps: int, name: str = "total_steps") -> None:
-    if steps < 1:
-        raise ValueError(f"{name}={steps} must be at least 1: epochs × steps an epoch")
-
-
-def _check_warmup(warmup_steps: int, total_steps: int) -> None:
-    _check_total(total_steps)
-    if not 0 <= warmup_steps < total_steps:
-        raise ValueError(f"warmup_steps={warmup_steps} must be at least 0 and less than total_steps={total_steps}")
+    if name == "plateau":
+        return ReduceLROnPlateau(optimizer, **options)
+    return RatioSchedule(optimizer, known[name], **options)  # asks for the ratio of step 0, which checks the options

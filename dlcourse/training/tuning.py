@@ -11,11 +11,15 @@
     run_trials(study, objective, SPACE, trials=30)
 
 The file is a journal to which every process that opens it may append: run the same script a second time, at once or
-later, and the trials share one budget. A trial that a kill cut short does not count.
+later, and the trials share one budget. A trial that a kill or an error cut short does not count. Each trial draws its
+random numbers by the seed and its own number: a study that was stopped between two trials and opened again tries what
+the study left alone would have tried, and processes that run at once try different values.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -33,28 +37,39 @@ if TYPE_CHECKING:
     from dlcourse.training.trainer import Trainer
 
 Space = Mapping[str, "BaseDistribution"]
+DIRECTIONS = ("minimize", "maximize")
 SAMPLERS = ("tpe", "random", "grid")
 PRUNERS = ("none", "median", "halving")
 
 
 class ReportTrial(Callback):
-    """Tells the study each epoch's metric, and ends the trial when the study's pruner says that it is hopeless."""
+    """Tells the study each epoch's metric, and ends the trial when the study's pruner says that it is hopeless.
+
+    It watches the Trainer's `monitor`, or the metric named here. The last epoch ends no trial: nothing is left to save.
+    Raises ValueError when the metric does not fit the study's direction, or is not measured.
+    """
 
     def __init__(self, trial: optuna.Trial, *, monitor: str | None = None) -> None:
         self.trial, self.monitor = trial, monitor
+        self.interrupted = False
 
     def on_fit_start(self, trainer: Trainer) -> None:
         self.monitor = self.monitor or trainer.config.monitor
-        better, wanted = ("lower", "MINIMIZE") if "loss" in self.monitor else ("higher", "MAXIMIZE")
-        if self.trial.study.direction.name != wanted:
-            raise ValueError(f"{self.monitor} is better the {better} it is: open the study with direction={wanted.lower()!r}")
+        better, wanted = ("lower", "minimize") if "loss" in self.monitor else ("higher", "maximize")
+        if self.trial.study.direction.name.lower() != wanted:
+            raise ValueError(f"{self.monitor} is better the {better} it is: open the study with direction={wanted!r}")
 
     def on_epoch_end(self, trainer: Trainer, record: dict[str, float]) -> None:
         import optuna
 
-        self.trial.report(record[str(self.monitor)], step=int(record["epoch"]))
-        if self.trial.should_prune():
+        if self.monitor not in record:
+            raise ValueError(f"monitor={self.monitor!r} is not measured; choose one of {', '.join(record)}")
+        self.trial.report(record[self.monitor], step=int(record["epoch"]))
+        if record["epoch"] < trainer.config.epochs and self.trial.should_prune():
             raise optuna.TrialPruned
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        self.interrupted = trainer.history.interrupted  # by Ctrl-C, which ends the whole study then
 
 
 Objective = Callable[[dict[str, Any], ReportTrial], float]
@@ -73,32 +88,35 @@ def open_study(
     """Begin a study in the file `path`, or go on with the one that is there; None keeps it in memory.
 
     sampler  "tpe" models what went well, after ten random trials; "random"; "grid" tries all combinations of `grid`, the
-             values of each parameter
-    pruner   "median" ends a trial below the median of the earlier ones at the same epoch, after five whole trials and not
-             in the first epoch; "halving" keeps the best third of the trials at epochs 1, 3, 9, …; "none"
-    seed     of the sampler; several processes on one file need different ones, or they try the same values
+             values of each parameter, in an order that is the same for every seed
+    pruner   "median" ends a trial whose best value so far is worse than the median of the complete trials at the same
+             epoch, after five complete trials and not in the first epoch; "halving" lets the best third of the trials go
+             on after epochs 1, 3, 9, …; "none"
+    seed     of the sampler
 
-    Raises ValueError for an unknown sampler or pruner (with the nearest), a grid that does not fit the space, and a file
-    whose study has another search space or direction.
+    Raises ValueError for an unknown sampler or pruner (with the nearest), a grid that does not fit the space, a file that
+    is no study's, and a study with another search space or direction.
     """
     import optuna
 
+    _one_of("direction", direction, DIRECTIONS)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
+        sampler=_sampler(sampler, space, grid, seed),  # before the file: a wrong name must leave none behind
+        pruner=_pruner(pruner),
         storage=None if path is None else _journal(Path(path)),
         study_name="dlcourse",
         load_if_exists=True,
         direction=direction,
-        sampler=_sampler(sampler, space, grid, seed),
-        pruner=_pruner(pruner),
     )
-    described = {name: repr(distribution) for name, distribution in sorted(space.items())}
-    known = study.user_attrs.get("space")
-    if known is None:
-        study.set_user_attr("space", described)
-    elif known != described:
-        differing = sorted(name for name in {*known, *described} if known.get(name) != described.get(name))
-        lines = "; ".join(f"{n}: {known.get(n, 'absent')} there, {described.get(n, 'absent')} here" for n in differing)
+    there, here = study.user_attrs.get("space"), {name: repr(value) for name, value in space.items()}
+    if study.direction.name.lower() != direction:
+        raise ValueError(f"{path} holds a study with direction={study.direction.name.lower()!r}, not {direction!r}")
+    if there is None:
+        study.set_user_attr("space", here)
+    elif there != here:
+        differing = sorted(name for name in {*there, *here} if there.get(name) != here.get(name))
+        lines = "; ".join(f"{n}: {there.get(n, 'absent')} there, {here.get(n, 'absent')} here" for n in differing)
         raise ValueError(f"{path} holds a study of another search space ({lines}). Use another file, or that space.")
     return study
 
@@ -106,8 +124,11 @@ def open_study(
 def run_trials(study: optuna.Study, objective: Objective, space: Space, *, trials: int) -> None:
     """Run trials until the study holds `trials` that ended (complete, pruned or failed), those of other processes included.
 
-    A training that diverges (NonFiniteLoss) is a failed trial, not the end of the study; any other error is raised.
-    Processes that run at once may together end a few trials more than asked for, at most one each.
+    A grid ends the run earlier, once each of its combinations has ended: it tries none twice, however large `trials` is.
+    A training that diverges (NonFiniteLoss, or NaN as the objective's value) is a failed trial with the attribute
+    "error", and the next one follows. Any other error is raised, Ctrl-C too; that trial stays "running" and does not
+    count. Processes that run at once may together end a few trials more than asked for, at most one for each other
+    process.
     """
     import optuna
     from optuna.trial import TrialState
@@ -117,20 +138,23 @@ def run_trials(study: optuna.Study, objective: Objective, space: Space, *, trial
     ended = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
     def asked() -> Iterator[optuna.Trial]:
-        while len(study.get_trials(deepcopy=False, states=ended)) < trials:
+        grid = study.sampler if isinstance(study.sampler, optuna.samplers.GridSampler) else None
+        while len(study.get_trials(deepcopy=False, states=ended)) < trials and not (grid and grid.is_exhausted(study)):
             yield study.ask(dict(space))
 
     for trial in progress(asked(), "trials", trials):
+        report = ReportTrial(trial)
         try:
-            value = objective(dict(trial.params), ReportTrial(trial))
+            value = objective(dict(trial.params), report)
+            if report.interrupted:
+                raise KeyboardInterrupt
+            if math.isnan(value):
+                raise NonFiniteLoss("the objective returned NaN")
         except optuna.TrialPruned:
             study.tell(trial, state=TrialState.PRUNED)
         except NonFiniteLoss as error:
             trial.set_user_attr("error", str(error))
             study.tell(trial, state=TrialState.FAIL)
-        except BaseException:
-            study.tell(trial, state=TrialState.FAIL)
-            raise
         else:
             study.tell(trial, value)
 
@@ -141,28 +165,32 @@ def _journal(path: Path) -> optuna.storages.BaseStorage:
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = JournalFileOpenLock(str(path)) if os.name == "nt" else None  # Windows makes no symbolic links for a lock
     try:
+        if path.exists() and (first := path.open("rb").readline()):
+            json.loads(first)["op_code"]  # Optuna would take a file of one line of text, and write into it
         return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a study's file ({type(error).__name__}); use another path") from error
 
 
 def _sampler(
     name: str, space: Space, grid: Mapping[str, Sequence[Any]] | None, seed: int
 ) -> optuna.samplers.BaseSampler:
-    from optuna import samplers
+    from optuna.samplers import RandomSampler, TPESampler
+
+    from dlcourse.training.samplers import SeededByTrial, SharedGrid
 
     _one_of("sampler", name, SAMPLERS)
     if name != "grid":
         if grid is not None:
             raise ValueError(f"grid=… is for sampler='grid', not for sampler={name!r}")
-        return samplers.TPESampler(seed=seed) if name == "tpe" else samplers.RandomSampler(seed=seed)
+        return SeededByTrial(TPESampler if name == "tpe" else RandomSampler, seed)
     if grid is None or grid.keys() != space.keys():
         raise ValueError(f"sampler='grid' needs grid={{…}} with the values of each of {', '.join(space)}")
     for parameter, values in grid.items():
         for value in values:
             if not space[parameter]._contains(space[parameter].to_internal_repr(value)):
                 raise ValueError(f"grid: {parameter}={value!r} lies outside {space[parameter]}")
-    return samplers.GridSampler(grid, seed=seed)
+    return SharedGrid(grid)
 
 
 def _pruner(name: str) -> optuna.pruners.BasePruner:
@@ -170,7 +198,7 @@ def _pruner(name: str) -> optuna.pruners.BasePruner:
 
     _one_of("pruner", name, PRUNERS)
     if name == "median":
-        return pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1)
+        return pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2)  # epochs count from 1
     if name == "halving":
         return pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3)
     return pruners.NopPruner()

@@ -17,6 +17,7 @@ from dlcourse.data import (
     load_dataset,
     loaders,
     make_loader,
+    undersampler,
 )
 
 NUMBERS = TensorDataset(torch.arange(10))
@@ -197,7 +198,7 @@ def test_every_class_weighs_the_same_and_a_sample_one_on_average(counts):
         ([[0, 1]], "non-empty"),
     ],
 )
-@pytest.mark.parametrize("function", [class_weights, balanced_sampler])
+@pytest.mark.parametrize("function", [class_weights, balanced_sampler, undersampler])
 def test_labels_that_cannot_be_weighed_are_refused(function, labels, says):
     with pytest.raises(ValueError, match=says):
         function(labels)
@@ -227,3 +228,68 @@ def test_a_balanced_sampler_is_a_function_of_seed_and_epoch():
     assert list(sampler) != list(balanced_sampler(labels, seed=3))
     loader = make_loader(TensorDataset(torch.arange(25)), 4, train=True, sampler=sampler)
     assert order(loader) == list(sampler)
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=6), st.integers(0, 2**31), st.integers(0, 50))
+def test_an_undersampler_takes_as_many_of_every_class_as_the_rarest_has_and_none_twice(counts, seed, epoch):
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
+    sampler, other = undersampler(labels, seed), undersampler(torch.from_numpy(labels), seed)
+    other.set_epoch(epoch + 1)
+    list(other)
+    for each in (sampler, other):
+        each.set_epoch(epoch)
+    taken = list(sampler)
+    assert np.bincount(labels[taken]).tolist() == [min(counts)] * len(counts)
+    assert len(set(taken)) == len(taken) == len(sampler)
+    assert taken == list(sampler) == list(other)  # a function of seed and epoch
+
+
+def test_an_undersampler_takes_other_samples_each_epoch_and_in_the_end_all():
+    labels = [0] * 60 + [1] * 20
+    sampler = undersampler(labels, seed=2)
+    seen, orders = set(), set()
+    for epoch in range(30):
+        sampler.set_epoch(epoch)
+        orders.add(tuple(sampler))
+        seen.update(sampler)
+    assert len(orders) == 30
+    assert seen == set(range(80))
+    assert list(sampler) != list(undersampler(labels, seed=3))
+    mixed = np.array(labels)[list(sampler)]
+    assert 2 < np.abs(np.diff(mixed)).sum() < 39  # the classes are mixed, not one after the other
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int64])
+def test_an_undersampler_takes_labels_of_any_whole_type(dtype):
+    labels = np.array([0, 1, 1, 2, 2, 2], dtype=dtype)
+    assert list(undersampler(labels)) == list(undersampler(labels.tolist()))
+    assert list(undersampler(torch.from_numpy(labels))) == list(undersampler(labels.tolist()))
+
+
+def test_an_undersampler_serves_a_loader_and_the_trainer():
+    from torch import nn
+
+    from dlcourse.training import Trainer, TrainerConfig
+
+    labels = torch.tensor([0] * 24 + [1] * 4)
+    dataset = TensorDataset(torch.arange(28.0)[:, None], labels)
+    seen = []
+
+    class Net(nn.Linear):
+        def forward(self, x):
+            seen.append(x[:, 0].tolist())
+            return super().forward(x)
+
+    loader = make_loader(dataset, 3, train=True, sampler=undersampler(labels, seed=1))
+    assert len(loader) == 3
+    model = Net(1, 2)
+    trainer = Trainer(
+        model, torch.optim.SGD(model.parameters(), 1e-5), nn.functional.cross_entropy, config=TrainerConfig(2), device="cpu"
+    )
+    trainer.fit(loader, [(torch.zeros(1, 1), torch.zeros(1, dtype=torch.long))])
+    epochs = [sum(seen[:3], []), sum(seen[4:7], [])]  # noqa: RUF017  (the fourth batch is the evaluation's)
+    for number, epoch in enumerate(epochs):
+        sampler = undersampler(labels, seed=1)
+        sampler.set_epoch(number)
+        assert epoch == list(sampler)
+    assert epochs[0] != epochs[1]

@@ -93,7 +93,21 @@ def test_random_policies_vary_and_follow_torchs_seed(policy):
     assert not torch.equal(first, draw(transform, 1))
 
 
-@pytest.mark.parametrize("policy", ["autoaugment", "randaugment"])
+@pytest.mark.parametrize(
+    ("policy", "operation"), [("randaugment", v2.RandAugment), ("trivialaugment", v2.TrivialAugmentWide)]
+)
+def test_the_colour_policies_are_torchvisions_after_the_crop_and_flip(policy, operation):
+    image, options = picture(32, 32), {"mean": (0, 0, 0), "std": (1, 1, 1)}
+    basic, ours, theirs = train_transform(32, "basic", **options), train_transform(32, policy, **options), operation()
+    for seed in range(40):
+        torch.manual_seed(seed)
+        got = ours(image)
+        torch.manual_seed(seed)
+        cropped = (basic(image) * 255).round().to(torch.uint8)
+        assert torch.equal((got * 255).round().to(torch.uint8), theirs(cropped))
+
+
+@pytest.mark.parametrize("policy", ["autoaugment", "randaugment", "trivialaugment"])
 def test_the_learned_policies_change_colours_too(policy):
     grey = torch.full((3, 16, 16), 100, dtype=torch.uint8)
     transform = train_transform(16, policy, mean=(0, 0, 0), std=(1, 1, 1))
