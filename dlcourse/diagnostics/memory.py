@@ -37,10 +37,9 @@ class MemoryAccount:
     activations: int
     """What the forward pass keeps for the backward pass, the batch included."""
 
-    @property
-    def peak(self) -> int:
-        """The most there is at once: weights and optimizer always; beside them activations first, then gradients."""
-        return self.parameters + self.optimizer + max(self.activations, self.gradients)
+    peak: int
+    """The most there is at once. Weights and optimizer always; beside them the activations not yet used and the gradients
+    already made, at the moment of the backward pass when these two are most together."""
 
     @property
     def total(self) -> int:
@@ -63,9 +62,14 @@ def memory_account(
         named: dict[str, Tensor] = {n: standing_in[id(t)] for n, t in chain(model.named_parameters(), model.named_buffers())}
         batch = fake.from_tensor(images).to(device)
         own, kept = _storages(standing_in.values()), _storages([batch])
+        used: dict[int, int] = {}  # which weights, when so many bytes were kept
 
         def keep(tensor: Tensor) -> Tensor:
-            kept.update(_storages([tensor]))
+            storage = tensor.untyped_storage()
+            if storage._cdata in own:
+                used.setdefault(storage._cdata, _size(kept))
+            else:
+                kept[storage._cdata] = storage
             return tensor.detach()  # the tensor itself would hold the graph that holds it
 
         modes = [(module, module.training) for module in model.modules()]
@@ -76,11 +80,15 @@ def memory_account(
         finally:
             for module, training in modes:
                 module.training = training
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    gradients = sum(parameter.nbytes for parameter in trained)
-    activations = sum(storage.nbytes() for address, storage in kept.items() if address not in own)
-    parameters = sum(storage.nbytes() for storage in own.values())
-    return MemoryAccount(parameters, gradients, _optimizer_bytes(optimizer, trained), activations)
+    trained = {standing_in[id(p)].untyped_storage()._cdata: p.nbytes for p in model.parameters() if p.requires_grad}
+    gradients = sum(trained.values())
+    # Backwards, from the weights used last: the gradients so far, beside what was kept before those weights were used.
+    together, made = _size(kept), 0
+    for weights, before in sorted(used.items(), key=lambda item: item[1], reverse=True):
+        made += trained.get(weights, 0)
+        together = max(together, made + before)
+    fixed = _size(own) + (optimizer_bytes := _optimizer_bytes(optimizer))
+    return MemoryAccount(_size(own), gradients, optimizer_bytes, _size(kept), peak=fixed + max(together, gradients))
 
 
 def peak_memory(
@@ -105,7 +113,7 @@ def peak_memory(
         train_step(model, [(images, targets)], loss_fn, optimizer, Means(), amp=amp, scaler=scaler)
 
     step()  # the first one makes the optimizer's state
-    before = _bytes_of([*model.parameters(), *model.buffers(), *_state_tensors(optimizer)])
+    before = _size(_storages([*model.parameters(), *model.buffers(), *_state_tensors(optimizer)]))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         alive = torch.cuda.memory_allocated(device)
@@ -126,29 +134,26 @@ def _storages(tensors: Iterable[Tensor]) -> dict[int, Any]:
     return {tensor.untyped_storage()._cdata: tensor.untyped_storage() for tensor in tensors}
 
 
-def _bytes_of(tensors: Iterable[Tensor]) -> int:
-    return sum(storage.nbytes() for storage in _storages(tensors).values())
+def _size(storages: dict[int, Any]) -> int:
+    return sum(storage.nbytes() for storage in storages.values())
 
 
 def _state_tensors(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
 
 
-def _optimizer_bytes(optimizer: torch.optim.Optimizer | None, trained: list[nn.Parameter]) -> int:
+def _optimizer_bytes(optimizer: torch.optim.Optimizer | None) -> int:
     """Bytes of the optimizer's state after a step: that of a copy of it which takes one, without data."""
-    if optimizer is None:
-        return 0
-    wanted = {id(parameter) for parameter in trained}
     groups: list[dict[str, Any]] = []
-    for group in optimizer.param_groups:
-        parameters = [nn.Parameter(torch.empty_like(p, device="meta")) for p in group["params"] if id(p) in wanted]
+    for group in [] if optimizer is None else optimizer.param_groups:
+        parameters = [nn.Parameter(torch.empty_like(p, device="meta")) for p in group["params"] if p.requires_grad]
         for parameter in parameters:
             parameter.grad = torch.empty_like(parameter)
-        groups.append({**group, "params": parameters})
-    groups = [group for group in groups if group["params"]]
+        if parameters:
+            groups.append({**group, "params": parameters})
     if not groups:
         return 0
     make: Any = type(optimizer)  # every optimizer takes its groups, which bear all their options
     stand_in = make(groups)
     stand_in.step()
-    return sum(tensor.nbytes for tensor in _state_tensors(stand_in))
+    return _size(_storages(_state_tensors(stand_in)))

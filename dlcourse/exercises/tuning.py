@@ -165,7 +165,8 @@ WRONG_CHOICES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "chooses by the first seed alone": lambda val, test: val[:, 0].argmax(),
     "chooses the worst configuration: higher is better": lambda val, test: val.mean(1).argmin(),
     "chooses by validation and test together": lambda val, test: (val + test).mean(1).argmax(),
-    "takes the mean over the configurations: a row is a configuration, a column a seed": lambda val, test: val.mean(0).argmax(),
+    "takes the mean over the configurations: a row is a configuration, a column a seed":
+        lambda val, test: val.mean(0).argmax().clamp(max=len(val) - 1),
 }  # fmt: skip
 WRONG_MEANS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
     "reports the validation scores, by which it chose": lambda val, test, i: val[i].mean(),

@@ -50,12 +50,14 @@ def _contexts(module: nn.Module) -> tuple[AbstractContextManager[Any], AbstractC
 
 @contextmanager
 def _statistics_held(module: nn.Module) -> Iterator[None]:
-    """Batch norms inside use the batch's statistics, and leave their running ones alone."""
-    norms = [part for part in module.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
+    """Batch norms inside use the batch's statistics, and add nothing to their running ones."""
+    norms = [part for part in module.modules() if isinstance(part, _BatchNorm) and part.num_batches_tracked is not None]
+    held = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]  # type: ignore[union-attr]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum = 0.0  # running = 1 · running + 0 · batch
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, (momentum, batches) in zip(norms, held, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(batches)  # type: ignore[union-attr]

@@ -1,6 +1,4 @@
 """Optuna's samplers, made fit for a study in a file: stopped and opened again, or shared by several processes.
-
-This module imports Optuna; `tuning` imports it where a study is opened.
 """
 
 from __future__ import annotations

@@ -26,17 +26,23 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import optuna
+from optuna import pruners
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, GridSampler, RandomSampler, TPESampler
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalStorage
+from optuna.trial import TrialState
+
 from dlcourse.runtime import progress
 from dlcourse.training.callbacks import Callback
 from dlcourse.training.engine import NonFiniteLoss
+from dlcourse.training.samplers import SeededByTrial, SharedGrid
 
 if TYPE_CHECKING:
-    import optuna
-    from optuna.distributions import BaseDistribution
-
     from dlcourse.training.trainer import Trainer
 
-Space = Mapping[str, "BaseDistribution"]
+Space = Mapping[str, BaseDistribution]
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 DIRECTIONS = ("minimize", "maximize")
 SAMPLERS = ("tpe", "random", "grid")
 PRUNERS = ("none", "median", "halving")
@@ -60,8 +66,6 @@ class ReportTrial(Callback):
             raise ValueError(f"{self.monitor} is better the {better} it is: open the study with direction={wanted!r}")
 
     def on_epoch_end(self, trainer: Trainer, record: dict[str, float]) -> None:
-        import optuna
-
         if self.monitor not in record:
             raise ValueError(f"monitor={self.monitor!r} is not measured; choose one of {', '.join(record)}")
         self.trial.report(record[self.monitor], step=int(record["epoch"]))
@@ -97,8 +101,6 @@ def open_study(
     Raises ValueError for an unknown sampler or pruner (with the nearest), a grid that does not fit the space, a file that
     is no study's, and a study with another search space or direction.
     """
-    import optuna
-
     _one_of("direction", direction, DIRECTIONS)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
@@ -130,16 +132,12 @@ def run_trials(study: optuna.Study, objective: Objective, space: Space, *, trial
     count. Processes that run at once may together end a few trials more than asked for, at most one for each other
     process.
     """
-    import optuna
-    from optuna.trial import TrialState
-
     if trials < 1:
         raise ValueError(f"trials={trials} must be at least 1")
-    ended = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
     def asked() -> Iterator[optuna.Trial]:
-        grid = study.sampler if isinstance(study.sampler, optuna.samplers.GridSampler) else None
-        while len(study.get_trials(deepcopy=False, states=ended)) < trials and not (grid and grid.is_exhausted(study)):
+        grid = study.sampler if isinstance(study.sampler, GridSampler) else None
+        while len(study.get_trials(deepcopy=False, states=ENDED)) < trials and not (grid and grid.is_exhausted(study)):
             yield study.ask(dict(space))
 
     for trial in progress(asked(), "trials", trials):
@@ -159,9 +157,7 @@ def run_trials(study: optuna.Study, objective: Objective, space: Space, *, trial
             study.tell(trial, value)
 
 
-def _journal(path: Path) -> optuna.storages.BaseStorage:
-    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalStorage
-
+def _journal(path: Path) -> JournalStorage:
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = JournalFileOpenLock(str(path)) if os.name == "nt" else None  # Windows makes no symbolic links for a lock
     try:
@@ -174,11 +170,7 @@ def _journal(path: Path) -> optuna.storages.BaseStorage:
 
 def _sampler(
     name: str, space: Space, grid: Mapping[str, Sequence[Any]] | None, seed: int
-) -> optuna.samplers.BaseSampler:
-    from optuna.samplers import RandomSampler, TPESampler
-
-    from dlcourse.training.samplers import SeededByTrial, SharedGrid
-
+) -> BaseSampler:
     _one_of("sampler", name, SAMPLERS)
     if name != "grid":
         if grid is not None:
@@ -193,9 +185,7 @@ def _sampler(
     return SharedGrid(grid)
 
 
-def _pruner(name: str) -> optuna.pruners.BasePruner:
-    from optuna import pruners
-
+def _pruner(name: str) -> pruners.BasePruner:
     _one_of("pruner", name, PRUNERS)
     if name == "median":
         return pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2)  # epochs count from 1
