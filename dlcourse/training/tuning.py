@@ -18,6 +18,7 @@ the study left alone would have tried, and processes that run at once try differ
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import os
@@ -26,23 +27,29 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import optuna
-from optuna import pruners
-from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, GridSampler, RandomSampler, TPESampler
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalStorage
-from optuna.trial import TrialState
-
 from dlcourse.runtime import progress
 from dlcourse.training.callbacks import Callback
 from dlcourse.training.engine import NonFiniteLoss
-from dlcourse.training.samplers import SeededByTrial, SharedGrid
+from dlcourse.training.samplers import SeededByTrial
 
 if TYPE_CHECKING:
+    import optuna
+    from optuna.distributions import BaseDistribution
+
     from dlcourse.training.trainer import Trainer
 
-Space = Mapping[str, BaseDistribution]
-ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+
+class _Optuna:
+    """`optuna`, imported at its first use: it is slow to import, and only tuning needs it."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib.import_module("optuna"), name)
+
+
+if not TYPE_CHECKING:
+    optuna = _Optuna()
+
+Space = Mapping[str, "BaseDistribution"]
 DIRECTIONS = ("minimize", "maximize")
 SAMPLERS = ("tpe", "random", "grid")
 PRUNERS = ("none", "median", "halving")
@@ -104,7 +111,7 @@ def open_study(
     _one_of("direction", direction, DIRECTIONS)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
-        sampler=_sampler(sampler, space, grid, seed),  # before the file: a wrong name must leave none behind
+        sampler=_sampler(sampler, space, grid, seed),  # type: ignore[arg-type]  # before the file: a wrong name must leave none behind
         pruner=_pruner(pruner),
         storage=None if path is None else _journal(Path(path)),
         study_name="dlcourse",
@@ -134,10 +141,12 @@ def run_trials(study: optuna.Study, objective: Objective, space: Space, *, trial
     """
     if trials < 1:
         raise ValueError(f"trials={trials} must be at least 1")
+    states = optuna.trial.TrialState
+    exhausted = getattr(study.sampler, "is_exhausted", lambda study: False)  # a grid knows its end
 
     def asked() -> Iterator[optuna.Trial]:
-        grid = study.sampler if isinstance(study.sampler, GridSampler) else None
-        while len(study.get_trials(deepcopy=False, states=ENDED)) < trials and not (grid and grid.is_exhausted(study)):
+        ended = (states.COMPLETE, states.PRUNED, states.FAIL)
+        while len(study.get_trials(deepcopy=False, states=ended)) < trials and not exhausted(study):
             yield study.ask(dict(space))
 
     for trial in progress(asked(), "trials", trials):
@@ -149,28 +158,33 @@ def run_trials(study: optuna.Study, objective: Objective, space: Space, *, trial
             if math.isnan(value):
                 raise NonFiniteLoss("the objective returned NaN")
         except optuna.TrialPruned:
-            study.tell(trial, state=TrialState.PRUNED)
+            study.tell(trial, state=states.PRUNED)
         except NonFiniteLoss as error:
             trial.set_user_attr("error", str(error))
-            study.tell(trial, state=TrialState.FAIL)
+            study.tell(trial, state=states.FAIL)
         else:
             study.tell(trial, value)
 
 
-def _journal(path: Path) -> JournalStorage:
+def _journal(path: Path) -> optuna.storages.JournalStorage:
+    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalStorage
+
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = JournalFileOpenLock(str(path)) if os.name == "nt" else None  # Windows makes no symbolic links for a lock
     try:
-        if path.exists() and (first := path.open("rb").readline()):
-            json.loads(first)["op_code"]  # Optuna would take a file of one line of text, and write into it
+        with path.open("ab+") as file:  # Optuna would take a file of one line of text, and write into it
+            file.seek(0)
+            first = file.readline()
+        if first:
+            json.loads(first)["op_code"]
         return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a study's file ({type(error).__name__}); use another path") from error
 
 
-def _sampler(
-    name: str, space: Space, grid: Mapping[str, Sequence[Any]] | None, seed: int
-) -> BaseSampler:
+def _sampler(name: str, space: Space, grid: Mapping[str, Sequence[Any]] | None, seed: int) -> SeededByTrial:
+    from optuna.samplers import GridSampler, RandomSampler, TPESampler
+
     _one_of("sampler", name, SAMPLERS)
     if name != "grid":
         if grid is not None:
@@ -182,10 +196,13 @@ def _sampler(
         for value in values:
             if not space[parameter]._contains(space[parameter].to_internal_repr(value)):
                 raise ValueError(f"grid: {parameter}={value!r} lies outside {space[parameter]}")
-    return SharedGrid(grid)
+    # Optuna shuffles a grid by its seed and notes in the file only the place in that order: one order for all processes.
+    return SeededByTrial(lambda seed: GridSampler(grid, seed=0), seed)
 
 
-def _pruner(name: str) -> pruners.BasePruner:
+def _pruner(name: str) -> optuna.pruners.BasePruner:
+    from optuna import pruners
+
     _one_of("pruner", name, PRUNERS)
     if name == "median":
         return pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2)  # epochs count from 1
