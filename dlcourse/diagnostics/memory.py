@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import tempfile
+import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate, chain
@@ -20,6 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from dlcourse.training.batches import Means
 from dlcourse.training.engine import LossFunction, autocast, device_of, set_training_mode, train_step
@@ -38,8 +41,8 @@ class MemoryAccount:
     """What the forward pass keeps for the backward pass, the batch included."""
 
     peak: int
-    """The most there is at once. Weights and optimizer always; beside them the activations not yet used and the gradients
-    already made, at the moment of the backward pass when these two are most together."""
+    """The most there is at once. Weights and optimizer always; beside them, at some moment of the two passes, the activations
+    not yet used, the gradients already made, what an operation is making, and a checkpointed block that runs again."""
 
     @property
     def total(self) -> int:
@@ -52,43 +55,29 @@ def memory_account(
 ) -> MemoryAccount:
     """Predict the memory of a training step on a batch like `images` (B, C, H, W), without computing anything.
 
-    A stand-in of the model without data (torch's fake tensors) runs forward, and every storage that the graph keeps is
-    counted once; so does a stand-in of the optimizer for a step. Parameters that are frozen have no gradient and no state.
+    A stand-in of the model without data (torch's fake tensors) runs forward and backward, and every storage is counted
+    while it is alive; a stand-in of the optimizer takes a step. Parameters that are frozen have no gradient and no state.
     The loss and the labels are small and left out. `amp` as in `TrainerConfig`.
     """
     device = device_of(model)
     with FakeTensorMode() as fake:
         standing_in = {id(t): fake.from_tensor(t) for t in chain(model.parameters(), model.buffers())}
-        named: dict[str, Tensor] = {n: standing_in[id(t)] for n, t in chain(model.named_parameters(), model.named_buffers())}
+        named: dict[str, Tensor] = {
+            f"model.{n}": standing_in[id(t)] for n, t in chain(model.named_parameters(), model.named_buffers())
+        }
         batch = fake.from_tensor(images).to(device)
-        own, kept = _storages(standing_in.values()), _storages([batch])
-        used: dict[int, int] = {}  # which weights, when so many bytes were kept
-
-        def keep(tensor: Tensor) -> Tensor:
-            storage = tensor.untyped_storage()
-            if storage._cdata in own:
-                used.setdefault(storage._cdata, _size(kept))
-            else:
-                kept[storage._cdata] = storage
-            return tensor.detach()  # the tensor itself would hold the graph that holds it
-
+        alive = _Alive([*standing_in.values(), batch])
         modes = [(module, module.training) for module in model.modules()]
         try:
             set_training_mode(model)
-            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast(device, amp):
-                torch.func.functional_call(model, named, batch)
+            with alive:
+                after_forward = torch.func.functional_call(_BothPasses(model, amp, alive), named, batch)
         finally:
             for module, training in modes:
                 module.training = training
-    trained = {standing_in[id(p)].untyped_storage()._cdata: p.nbytes for p in model.parameters() if p.requires_grad}
-    gradients = sum(trained.values())
-    # Backwards, from the weights used last: the gradients so far, beside what was kept before those weights were used.
-    together, made = _size(kept), 0
-    for weights, before in sorted(used.items(), key=lambda item: item[1], reverse=True):
-        made += trained.get(weights, 0)
-        together = max(together, made + before)
-    fixed = _size(own) + (optimizer_bytes := _optimizer_bytes(optimizer))
-    return MemoryAccount(_size(own), gradients, optimizer_bytes, _size(kept), peak=fixed + max(together, gradients))
+    own, state = _size(_storages(standing_in.values())), _optimizer_bytes(optimizer)
+    gradients = sum(p.nbytes for p in model.parameters() if p.requires_grad)
+    return MemoryAccount(own, gradients, state, after_forward - own, peak=alive.peak + state)
 
 
 def peak_memory(
@@ -127,6 +116,53 @@ def peak_memory(
         events = json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
     changes = sorted((event["ts"], event["args"]["Bytes"]) for event in events if event["name"] == "[memory]")
     return before + int(images.nbytes) + max(accumulate((change for _, change in changes), initial=0))
+
+
+class _Alive(TorchDispatchMode):
+    """Counts the bytes that are alive: each storage when an operation makes it, until nothing refers to it."""
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        super().__init__()
+        self.bytes = self.peak = 0
+        self._known: set[int] = set()
+        for tensor in tensors:
+            self._count(tensor)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(made):
+            if isinstance(leaf, Tensor):
+                self._count(leaf)
+        return made
+
+    def _count(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self._known:
+            self._known.add(storage._cdata)
+            self.bytes += storage.nbytes()
+            self.peak = max(self.peak, self.bytes)
+            weakref.finalize(storage, self._forget, storage._cdata, storage.nbytes())
+
+    def _forget(self, address: int, size: int) -> None:
+        self._known.discard(address)
+        self.bytes -= size
+
+
+class _BothPasses(nn.Module):
+    """Forward and backward of a model in one call, since a checkpointed block needs the stand-ins in both."""
+
+    def __init__(self, model: nn.Module, amp: str, alive: _Alive) -> None:
+        super().__init__()
+        self.model, self.amp, self.alive = model, amp, alive
+
+    def forward(self, batch: Tensor) -> int:
+        """Returns the bytes that are alive between the two."""
+        with autocast(batch.device, self.amp):
+            outputs = self.model(batch)
+        after_forward = self.alive.bytes
+        if outputs.requires_grad:
+            outputs.sum().backward()
+        return after_forward
 
 
 def _storages(tensors: Iterable[Tensor]) -> dict[int, Any]:

@@ -97,7 +97,7 @@ def check(answer: Answer, reference: Epoch) -> str:
                         f"It leaves the last window's gradient without a step, given {given}: it leaks into the next epoch. Flush it."
                     )
                 compare(weights, right.weights(), given=given, what="the weight after the epoch",
-                        mistakes={name: weights for name in _names(answer)})  # fmt: skip
+                        mistakes=dict.fromkeys(_names(answer), weights))  # fmt: skip
             if left > 0:
                 later.append(f"It leaves gradients behind after the last step, given {given}: clear them.")
             compare(got, want, given=given, what="the number of updates", mistakes={
@@ -170,8 +170,7 @@ def _wrong_epoch(
     loss_fn = F.mse_loss if own == "loss" else loss_fn
     if start:
         optimizer.zero_grad()
-    k = {"one": 1, "all": len(batches)}.get(window, k)
-    for part in _windows(batches, k, window):
+    for part in _windows(batches, {"one": 1, "all": len(batches)}.get(window, k), window):
         samples = sum(len(y) for _, y in part)
         for x, y in part:
             loss = loss_fn(y, model(x)) if swap else loss_fn(model(x), y)

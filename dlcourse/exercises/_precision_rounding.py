@@ -64,7 +64,7 @@ def _compare_one(answer: Answer, x: Tensor, given: str) -> None:
         got = answer(x)
     want = x.bfloat16().float()
     if not (isinstance(got, Tensor) and got.dtype == want.dtype and torch.equal(got.nan_to_num(7.0), want.nan_to_num(7.0))):
-        compare(got, want, given=given, mistakes={name: got for name in _names(answer, x)}, rtol=0, atol=0)
+        compare(got, want, given=given, mistakes=dict.fromkeys(_names(answer, x), got), rtol=0, atol=0)
     if not torch.equal(got.signbit() & ~x.isnan(), want.signbit() & ~x.isnan()):
         raise Mistake(f"It loses the sign of a zero. Given {given}, the result is 0.0 where -0.0 is expected.")
     if watch.used:

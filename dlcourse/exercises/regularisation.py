@@ -84,7 +84,7 @@ def _smoothing_mistakes(logits: Tensor, labels: Tensor, s: float) -> dict[str, C
 
 
 register(
-    "regularisation.smoothed_cross_entropy",
+    "regularisation.label_smoothing",
     smoothed_cross_entropy,
     check_smoothed_cross_entropy,
     difficulty=2,

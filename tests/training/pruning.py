@@ -106,7 +106,8 @@ def one_or_two(options: argparse.Namespace, seed: int, folder: Path) -> None:
         command += ["--images", str(options.images), "--epochs", str(options.epochs), "--processes", str(count)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         workers = [subprocess.Popen([*command, "--me", str(me)], env=environment) for me in range(count)]
-        if any([worker.wait() for worker in workers]):
+        codes = [worker.wait() for worker in workers]  # of all, before anything else
+        if any(codes):
             raise SystemExit("a worker failed")
         study = study_at(path, seed, "none")
         times[count] = seconds_of(study)[-1]
@@ -131,7 +132,7 @@ def work(options: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=24)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--images", type=int, default=1200)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)

@@ -41,10 +41,16 @@ def seen_through(dataset: ImageArrays, transform, indices=slice(None)) -> ImageA
     return ImageArrays(dataset.images[indices], targets, classes=dataset.classes, transform=transform)
 
 
-def features_of(dataset, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """What the network knows before its head: (N, 1280) features and (N,) labels, at `size` pixels."""
+def features_of(dataset, size: int, middle: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """What the network knows before its head: (N, 1280) features and (N,) labels, at `size` pixels.
+
+    `middle` takes the 80 channels after the fourth of seven stages, averaged over the image, (N, 80): shapes and
+    textures rather than ImageNet's own classes.
+    """
     model, _ = load_pretrained("efficientnet_lite0")
     model.reset_classifier(0)
+    if middle:
+        model = nn.Sequential(model.conv_stem, model.bn1, model.blocks[:4], nn.AdaptiveAvgPool2d(1), nn.Flatten())
     model.to(memory_format=torch.channels_last)
     found = predict_all(model, progress(make_loader(seen_through(dataset, eval_transform(size)), 64), "features"))
     return found.logits.numpy(), found.labels.numpy()
@@ -79,26 +85,30 @@ def from_scratch(train, val, test, seed: int) -> float:
 def few_labels(size: int, seeds: int) -> None:
     train, val, test = (load_dataset("fashion-mini", split) for split in ("train", "val", "test"))
     started = time.perf_counter()
-    known, labels = features_of(train, size)
-    asked, answers = features_of(test, size)
-    print(f"features of {len(known) + len(asked):,} images at {size} px: {time.perf_counter() - started:.0f} s")
+    last, middle = (
+        [features_of(part, size, middle=middle) for part in (train, test)] for middle in (False, True)
+    )
+    labels = np.asarray(train.targets)
+    seconds = time.perf_counter() - started
+    print(f"both kinds of features of {len(train) + len(test):,} images at {size} px: {seconds:.0f} s")
     small_val = seen_through(val, eval_transform(32), slice(100))
     for count in (10, 50, 200):
         results = []
         for seed in range(seeds):
             random = np.random.default_rng(seed)
             chosen = np.concatenate([random.permutation(np.flatnonzero(labels == k))[:count] for k in range(10)])
-            transfer = probe(known[chosen], labels[chosen]).score(asked, answers)
+            probes = [
+                probe(known[chosen], labels[chosen], strength).score(*asked)
+                for ((known, _), asked), strength in ((last, 0.01), (middle, 0.1))
+            ]
             scratch = from_scratch(
                 seen_through(train, train_transform(32), chosen), small_val, seen_through(test, eval_transform(32)), seed
             )  # fmt: skip
-            results.append((transfer, scratch))
+            results.append((*probes, scratch))
         means, deviations = np.mean(results, axis=0), np.std(results, axis=0, ddof=1)
-        print(
-            f"{count:4} images a class, {seeds} seeds: features {means[0]:.3f} ± {deviations[0]:.3f}, "
-            f"from scratch {means[1]:.3f} ± {deviations[1]:.3f} (standard deviations)",
-            flush=True,
-        )
+        names = ("last features", "middle features", "from scratch")
+        shown = ", ".join(f"{n} {m:.3f} ± {d:.3f}" for n, m, d in zip(names, means, deviations, strict=True))
+        print(f"{count:4} images a class, {seeds} seeds (mean ± standard deviation): {shown}", flush=True)
 
 
 def in_memory(folder, size: int) -> ImageArrays:

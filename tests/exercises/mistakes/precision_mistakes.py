@@ -85,7 +85,6 @@ def step_like(
 step_like("scales neither the loss", "plain_step", scaled=False, unscale=lambda grads, scale: grads)
 step_like("does not scale the loss before", "loss_unscaled", scaled=False)
 step_like("does not divide the gradients by the scale before", "no_unscale", unscale=lambda grads, scale: grads)
-step_like("divides the gradients by the scale twice", "twice", unscale=lambda grads, scale: [g / scale**2 for g in grads])
 step_like("divides only the first parameter's gradient", "one", unscale=lambda grads, scale: [grads[0] / scale, *grads[1:]])
 step_like("although a gradient is not finite", "no_guard", good=lambda grads: True)
 step_like("looks only at the first parameter's", "first_only", good=lambda grads: all_finite(grads[:1]))
@@ -118,13 +117,14 @@ step_like("never steps", "never", good=lambda grads: False, on_skip=lambda scale
 @mistake("precision.loss_scaling_step", says=r"does not divide the gradients by the scale before the step\.")
 def late(loss, optimizer, scale):
     (loss * scale).backward()
-    optimizer.step()
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            if parameter.grad is not None:
-                parameter.grad /= scale
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    fine = all_finite(gradients)
+    if fine:
+        optimizer.step()
+    for gradient in gradients:
+        gradient /= scale
     optimizer.zero_grad()
-    return scale
+    return scale if fine else scale / 2
 
 
 def epoch_like(

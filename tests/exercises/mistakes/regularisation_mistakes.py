@@ -27,7 +27,7 @@ def build(
 def plant(says, name, **parts):
     wrong = build(**parts)
     wrong.__name__ = name
-    mistake("regularisation.smoothed_cross_entropy", says=says)(wrong)
+    mistake("regularisation.label_smoothing", says=says)(wrong)
 
 
 plant(
@@ -52,14 +52,14 @@ plant("It overflows", "log_of_softmax", logarithm=lambda logits: logits.softmax(
 plant("cuts the gradient of logits", "without_gradient", logarithm=lambda logits: logits.detach().log_softmax(1))
 
 
-@mistake("regularisation.smoothed_cross_entropy", says="this is the KL divergence")
+@mistake("regularisation.label_smoothing", says="this is the KL divergence")
 def kl_to_the_target(logits, labels, smoothing=0.1):
     k = logits.shape[1]
     target = (1 - smoothing) * one_hot(logits, labels) + smoothing / k
     return F.kl_div(logits.log_softmax(1), target, reduction="batchmean")
 
 
-@mistake("regularisation.smoothed_cross_entropy", says="the result at the default of 0.1")
+@mistake("regularisation.label_smoothing", says="the result at the default of 0.1")
 def another_default(logits, labels, smoothing=0.2):
     return F.cross_entropy(logits, labels, label_smoothing=smoothing)
 

@@ -5,12 +5,12 @@ import torch.nn.functional as F
 from planting import right_answer
 
 
-@right_answer("regularisation.smoothed_cross_entropy")
+@right_answer("regularisation.label_smoothing")
 def smoothing_by_torch(logits, labels, smoothing=0.1):
     return F.cross_entropy(logits, labels, label_smoothing=smoothing)
 
 
-@right_answer("regularisation.smoothed_cross_entropy")
+@right_answer("regularisation.label_smoothing")
 def smoothing_by_soft_targets(logits, labels, smoothing=0.1):
     k = logits.shape[1]
     target = torch.full_like(logits, smoothing / k)
@@ -18,7 +18,7 @@ def smoothing_by_soft_targets(logits, labels, smoothing=0.1):
     return torch.einsum("nk,nk->", target, -logits.log_softmax(1)) / len(labels)
 
 
-@right_answer("regularisation.smoothed_cross_entropy")
+@right_answer("regularisation.label_smoothing")
 def smoothing_over_the_wrong_classes_made_equal(logits, labels, smoothing=0.1):
     k = logits.shape[1]
     s = smoothing * (k - 1) / k
@@ -26,7 +26,7 @@ def smoothing_over_the_wrong_classes_made_equal(logits, labels, smoothing=0.1):
     return F.cross_entropy(logits, target)
 
 
-@right_answer("regularisation.smoothed_cross_entropy")
+@right_answer("regularisation.label_smoothing")
 def smoothing_by_loops(logits, labels, smoothing=0.1):
     total = 0.0
     for row, label in zip(logits, labels, strict=True):
