@@ -222,7 +222,7 @@ def test_a_pruner_without_reports_prunes_nothing():
 
 
 def test_the_last_epoch_prunes_nothing():
-    study = study_of(pruner="median")
+    study = study_of(pruner="halving")
     run_trials(study, lambda params, report: training(params, report, epochs=1), SPACE, trials=9)
     assert count(study, TrialState.COMPLETE) == 9
 
