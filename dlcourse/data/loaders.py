@@ -126,7 +126,7 @@ def balanced_sampler(labels: Sequence[int] | np.ndarray | torch.Tensor, seed: in
     Raises ValueError as `class_weights` does.
     """
     weights = class_weights(labels).double()
-    return EpochSampler(len(labels), seed, weights=weights[torch.as_tensor(labels)])
+    return EpochSampler(len(labels), seed, weights=weights[torch.as_tensor(labels).long()])
 
 
 def undersampler(labels: Sequence[int] | np.ndarray | torch.Tensor, seed: int = 0) -> EpochSampler:

@@ -24,7 +24,7 @@ def distillation_mistakes(s: Tensor, t: Tensor, labels: Tensor, temperature: flo
         "swaps the two distributions: this is KL(student ‖ teacher)":
             lambda: loss(soft=lambda q, p: F.kl_div(p.log(), q.exp(), reduction="batchmean")),
         "averages over all B·K entries, as nn.KLDivLoss does by default: reduction='batchmean'":
-            lambda: loss(soft=lambda q, p: F.kl_div(q, p, reduction="mean")),
+            lambda: loss(soft=lambda q, p: F.kl_div(q, p, reduction="none").mean()),  # reduction="mean" would warn
         "sums over the batch instead of averaging": lambda: loss(soft=lambda q, p: F.kl_div(q, p, reduction="sum")),
         "takes the cross-entropy with the soft targets: without the teacher's own entropy it is no KL divergence":
             lambda: loss(soft=lambda q, p: -(p * q).sum(1).mean()),

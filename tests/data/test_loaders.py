@@ -293,3 +293,9 @@ def test_an_undersampler_serves_a_loader_and_the_trainer():
         sampler.set_epoch(number)
         assert epoch == list(sampler)
     assert epochs[0] != epochs[1]
+
+
+def test_balanced_sampler_takes_labels_of_any_integer_type():
+    labels = [0, 0, 0, 1]
+    drawn = [list(balanced_sampler(torch.tensor(labels, dtype=dtype))) for dtype in (torch.uint8, torch.int32, torch.int64)]
+    assert drawn[0] == drawn[1] == drawn[2] == list(balanced_sampler(labels))
