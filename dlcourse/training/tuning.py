@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dlcourse.runtime import progress
 from dlcourse.training.callbacks import Callback
 from dlcourse.training.engine import NonFiniteLoss
-from dlcourse.training.samplers import SeededByTrial
+from dlcourse.training.study_samplers import SeededByTrial
 
 if TYPE_CHECKING:
     import optuna
