@@ -76,7 +76,7 @@ class _Run:
         self.a = torch.tensor([1.0, -2.0], dtype=case.dtype, requires_grad=True)
         self.b = torch.tensor([0.5, 4.0], dtype=case.dtype, requires_grad=True)
         unused = torch.tensor([7.0], dtype=case.dtype, requires_grad=True)  # its gradient stays None
-        groups = [{"params": [self.a, unused]}, {"params": [self.b], "lr": 0.5 * case.lr}]
+        groups: list[dict[str, Any]] = [{"params": [self.a, unused]}, {"params": [self.b], "lr": 0.5 * case.lr}]
         self.optimizer = torch.optim.SGD(groups, lr=case.lr, momentum=case.momentum)
         self.scale: Any = case.scale
 
@@ -145,15 +145,15 @@ def _wrong_step(
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     if unscaled:
         for parameter in parameters[: 1 if guard == "unscale first" else None]:
-            parameter.grad = parameter.grad / scale  # type: ignore[operator]
-    gradients: list[Tensor] = [p.grad for p in parameters]  # type: ignore[misc]
+            parameter.grad = parameter.grad / scale
+    gradients: list[Tensor] = [p.grad for p in parameters]
     fine = [bool(g.isfinite().all()) for g in gradients]
     if guard == "each":
         for parameter, good in zip(parameters, fine, strict=True):
             parameter.grad = parameter.grad if good else None
     if guard == "zeroed":
         for parameter in parameters:
-            parameter.grad = torch.nan_to_num(parameter.grad, 0.0, 0.0, 0.0)  # type: ignore[arg-type]
+            parameter.grad = torch.nan_to_num(parameter.grad, 0.0, 0.0, 0.0)
     go = {
         "all": all(fine), "first": fine[0], "last": fine[-1], "any": any(fine), "no": True, "each": True, "zeroed": True,
         "loss": bool(loss.isfinite()), "nan": not any(g.isnan().any() for g in gradients),
