@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class SeededByTrial:
     """A sampler for Optuna's Study that is made anew for each trial, with a seed from (seed, the trial's number).
 
-    Optuna seeds a sampler once a process: opened again with the same seed it draws the first session's numbers again,
+    Optuna seeds a sampler once a process: opened again with the same seed it draws the first process's numbers again,
     and so does every other process. `make(seed=…)` is an Optuna sampler.
     """
 
