@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import torch
 from torch.nn import functional as F
+from torch.utils.data import Subset
 
 import dlcourse
 from dlcourse.data import eval_transform, load_dataset, make_loader, train_transform
@@ -56,11 +57,14 @@ def speed(rounds: int) -> None:
         print(f"{name:20} {1 / statistics.median(times):6.2f} steps a second, {ratio:.2f} × fp32")
 
 
-def accuracy(seeds: int, epochs: int = 3) -> None:
+def accuracy(seeds: int, images: int | None, epochs: int = 3) -> None:
     train, val, test = (
         load_dataset("fashion-mini", split, train_transform(32) if split == "train" else eval_transform(32))
         for split in ("train", "val", "test")
     )
+    if images is not None:
+        train = Subset(train, range(images))
+    print(f"{epochs} epochs of {len(train):,} images")
     for name in ("fp32", "bf16 channels_last"):
         amp, channels_last = SETTINGS[name]
         results = []
@@ -83,10 +87,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--accuracy", action="store_true", help="train too (some minutes)")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--images", type=int, default=None, help="train on the first so many only")
     args = parser.parse_args()
     speed(args.rounds)
     if args.accuracy:
-        accuracy(args.seeds)
+        accuracy(args.seeds, args.images)
 
 
 if __name__ == "__main__":
