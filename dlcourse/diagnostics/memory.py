@@ -114,6 +114,8 @@ def peak_memory(
         trace = Path(folder, "trace.json")
         record.export_chrome_trace(str(trace))
         changes = sorted(_allocations(trace))
+    if not changes:
+        raise RuntimeError("the profiler of this torch writes its trace in a form that is not known here")
     return before + int(images.nbytes) + max(accumulate((change for _, change in changes), initial=0))
 
 
@@ -127,9 +129,8 @@ def _allocations(trace: Path) -> Iterator[tuple[float, int]]:
             if '"name": "[memory]"' in line:
                 event = "".join(islice(file, 8))
                 when, size = re.search(r'"ts": ([\d.]+)', event), re.search(r'"Bytes": (-?\d+)', event)
-                if when is None or size is None:
-                    raise RuntimeError("the profiler of this torch writes its trace in a form that is not known here")
-                yield float(when[1]), int(size[1])
+                if when is not None and size is not None:
+                    yield float(when[1]), int(size[1])
 
 
 class _Alive(TorchDispatchMode):
