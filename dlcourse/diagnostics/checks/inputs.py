@@ -1,0 +1,212 @@
+"""Examinations of what the loader gives, before the model sees it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, SequentialSampler
+
+from dlcourse.diagnostics.case import Case, draw
+from dlcourse.diagnostics.report import Finding
+
+CHANNELS = (1, 3, 4)
+
+
+def finite(case: Case) -> Iterator[Finding]:
+    """NaN or infinity among the inputs and the targets. The experiments go on with the samples that are finite."""
+    data = case.data
+    for code, what, places in (
+        ("nonfinite-input", "inputs", data.bad_inputs),
+        ("nonfinite-target", "targets", data.bad_targets),
+    ):
+        if places:
+            yield Finding(
+                code,
+                "error",
+                places[0],
+                f"{len(places)} of {len(data.stream)} samples have {what} that are NaN or infinite",
+                "find where they come from (a division by a std of 0, a broken file) and repair or leave out the samples; "
+                "one of them makes every weight NaN",
+            )
+    good = torch.isfinite(_flat(case.inputs)).all(dim=1) & torch.isfinite(_flat(case.targets)).all(dim=1)
+    if good.any():
+        case.inputs, case.targets = case.inputs[good], case.targets[good]
+
+
+def channel_order(case: Case) -> Iterator[Finding]:
+    """Images (B, H, W, C) where PyTorch wants (B, C, H, W), and channels that were mixed up by a reshape."""
+    inputs = case.inputs
+    if inputs.ndim != 4:
+        return
+    shape = tuple(inputs.shape[1:])
+    if shape[0] not in CHANNELS and sum(size in CHANNELS for size in shape) == 1 and min(shape) < max(shape) / 2:
+        axis = 1 + next(i for i, size in enumerate(shape) if size in CHANNELS)
+        yield Finding(
+            "channel-order",
+            "error",
+            "the shape of a batch",
+            f"a batch is (B, {', '.join(map(str, shape))}); the channels seem to be axis {axis}, PyTorch takes them from axis 1",
+            "images.permute(0, 3, 1, 2) for (B, H, W, C); never reshape or view, which mix the pixels" if axis == 3
+            else "permute the axes to (B, C, H, W), once and in one place",
+        )  # fmt: skip
+        case.inputs = inputs.movedim(axis, 1).contiguous()
+    elif shape[0] in (3, 4) and (ratio := _interleaving(inputs.float(), shape[0])) > 2:
+        yield Finding(
+            "channel-order",
+            "error",
+            "the pixels of an image",
+            f"values {shape[0]} apart are more alike than neighbours: every row holds its channels in turns (≈ {ratio:.1f} times)",
+            "the images were (H, W, C) and were given their shape by reshape or view; use permute(2, 0, 1) instead",
+        )
+
+
+def _interleaving(images: Tensor, channels: int) -> float:
+    """How much more neighbours in memory differ than values `channels` apart: below 1 for images, far above 1 for mixed ones.
+
+    Grey images stored as three equal channels differ only at every third step, which shows as a comb.
+    """
+    rows = images[:64].flatten(1)  # as in memory
+    step = (rows[:, 1:] - rows[:, :-1]).abs()
+    stride = (rows[:, channels:] - rows[:, :-channels]).abs().mean()
+    phases = torch.stack([step[:, phase::channels].mean() for phase in range(channels)])
+    comb = phases.max() / phases.min().clamp(min=1e-3 * float(rows.std()) + 1e-12)
+    if comb > 4:
+        return float(comb)
+    return float(step.mean() / stride.clamp(min=1e-12)) * 2 if step.mean() > 1.15 * stride else 0.0
+
+
+def constant(case: Case) -> Iterator[Finding]:
+    """Images without content, and images that are all the same."""
+    inputs = _flat(case.inputs.float())
+    if not torch.isfinite(inputs).all():
+        return
+    size = inputs.abs().amax().clamp(min=1e-12)
+    empty = int(((inputs.amax(dim=1) - inputs.amin(dim=1)) <= 1e-6 * size).sum()) if inputs.shape[1] > 1 else 0
+    if len(inputs) > 1 and bool((inputs.std(dim=0) <= 1e-6 * size).all()):
+        seen = f"all {len(inputs)} samples looked at are the same"
+        yield Finding("constant-input", "error", "all inputs", seen, "look at a batch as pictures; check the reading of the files")
+    elif empty > 0.05 * len(inputs):
+        yield Finding(
+            "constant-input",
+            "error" if empty > 0.3 * len(inputs) else "warning",
+            "inputs of one value",
+            f"{empty} of {len(inputs)} samples hold one single value",
+            "look at these samples as pictures: a failed read, a mask of zeros, or a crop beside the object",
+        )
+    elif case.inputs.ndim == 4:
+        channels = case.inputs.float().flatten(2).std(dim=(0, 2))  # over samples and places: (C,)
+        dead = (channels <= 1e-6 * size).nonzero().flatten().tolist()
+        if dead:
+            seen = f"channel {', '.join(map(str, dead))} holds one value in all samples"
+            yield Finding("constant-input", "warning", "a channel", seen, "leave the channel out, or find what emptied it")
+
+
+def duplicates(case: Case) -> Iterator[Finding]:
+    """The same image several times, images of the validation set, and labels that can be read off a pixel."""
+    prints = case.data.fingerprints
+    if not _constant(case.inputs):
+        copies = len(prints) - len(set(prints))
+        if copies > 0.02 * len(prints) and not _draws_with_replacement(case.loader):
+            share = copies / len(prints)
+            yield Finding(
+                "duplicate-or-leaking-data",
+                "error" if share > 0.2 else "warning",
+                "within the loader",
+                f"{copies} of {len(prints)} samples of one pass are copies of another (mirror images counted)",
+                "remove duplicates before the split, or the same image is learned by heart and then tested",
+            )
+    if case.val_loader is not None:
+        validation = draw(case.val_loader, case.seed)
+        both = sum(name in set(prints) for name in validation.fingerprints)
+        if both:
+            yield Finding(
+                "duplicate-or-leaking-data",
+                "error" if both > 0.01 * len(validation.fingerprints) else "warning",
+                "between training and validation",
+                f"{both} of {len(validation.fingerprints)} validation samples are training samples too",
+                "split first and by groups (object, patient, film), then augment; check that both loaders do not read one folder",
+            )
+    if (place := _label_in_a_value(case)) is not None:
+        yield Finding(
+            "duplicate-or-leaking-data",
+            "warning",
+            f"value {place} of each sample",
+            "within a class it is always the same, and it differs between classes: it gives the label away",
+            "look for a mark, a border or an id that was written into the images, and remove it",
+        )
+
+
+def _draws_with_replacement(loader: Any) -> bool:
+    samplers = [getattr(loader, "sampler", None), getattr(getattr(loader, "batch_sampler", None), "sampler", None)]
+    return any(getattr(sampler, "replacement", False) for sampler in samplers)
+
+
+def _constant(inputs: Tensor) -> bool:
+    return bool((inputs == inputs[:1]).all())
+
+
+def _label_in_a_value(case: Case) -> int | None:
+    """A position whose value is constant within each class and differs between classes, if there is one."""
+    inputs, targets = _flat(case.inputs.float()), case.targets
+    if targets.ndim != 1 or targets.is_floating_point() or len(targets) < 64:
+        return None
+    classes = [c for c in targets.unique() if (targets == c).sum() >= 8]
+    if len(classes) < 2:
+        return None
+    within = torch.stack([inputs[targets == c].std(dim=0) for c in classes]).amax(dim=0)
+    between = torch.stack([inputs[targets == c].mean(dim=0) for c in classes]).std(dim=0)
+    telling = ((within <= 1e-6) & (between > 1e-3)).nonzero().flatten()
+    whole = within.le(1e-6).all()  # then the samples of a class are all alike, which is another fault
+    return int(telling[0]) if len(telling) and not whole else None
+
+
+def order(case: Case) -> Iterator[Finding]:
+    """Data that come sorted, or in the same order in every epoch."""
+    stream = case.data.stream.double()
+    n = len(stream)
+    if n >= 32:
+        later, earlier = stream[1:, 0], stream[:-1, 0]
+        if _whole_numbers(stream) and stream.shape[1] == 1 and len(stream.unique()) <= n / 4:
+            shares = torch.tensor([count / n for count in Counter(stream[:, 0].tolist()).values()])
+            expected = float((shares**2).sum())
+            alike = float((later == earlier).double().mean())
+            sigma = (expected * (1 - expected) / (n - 1)) ** 0.5 + 1e-12
+            if alike > expected + 0.2 * (1 - expected) and alike > expected + 5 * sigma:
+                yield _sorted(f"{alike:.0%} of neighbours have the same label, where a shuffled order would give {expected:.0%}")
+                return
+        elif stream.shape[1] == 1 and stream.std() > 0:
+            alike = float(torch.corrcoef(torch.stack([earlier, later]))[0, 1])
+            if alike > max(0.4, 5 / n**0.5):
+                yield _sorted(f"targets of neighbours are correlated (≈ {alike:.2f}), where a shuffled order would give 0")
+                return
+    if isinstance(case.loader, DataLoader) and isinstance(getattr(case.loader, "sampler", None), SequentialSampler):
+        if len(case.data.batch_sizes) > 1 and isinstance(case.loader.dataset, Dataset):
+            yield Finding(
+                "unshuffled",
+                "warning",
+                "the loader",
+                "a sequential sampler: every epoch has the same batches in the same order",
+                "shuffle=True in the training loader (make_loader(…, train=True))",
+            )
+
+
+def _sorted(seen: str) -> Finding:
+    return Finding(
+        "unshuffled",
+        "error",
+        "the order of the loader",
+        seen,
+        "shuffle=True in the training loader: in a sorted order the model forgets one class while it learns the next",
+    )
+
+
+def _whole_numbers(values: Tensor) -> bool:
+    return bool((values == values.round()).all())
+
+
+def _flat(values: Tensor) -> Tensor:
+    return values.reshape(len(values), -1)

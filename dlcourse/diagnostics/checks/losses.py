@@ -1,0 +1,323 @@
+"""Examinations of the loss as a function: what does it want, and do the outputs and targets give it that?
+
+The loss is called with made-up outputs, and what it answers tells more about it than its name would: whether it is a mean
+over samples, whether it looks at the pairing of outputs and targets, whether right answers cost less than wrong ones, and
+how low it can get with outputs of the kind that the model gives.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dlcourse.diagnostics.case import Case, seed_all
+from dlcourse.diagnostics.report import Finding
+from dlcourse.training.batches import are_labels
+
+BATCH = 32
+PASSING = ("View", "Reshape", "Squeeze", "Unsqueeze", "Permute", "Transpose", "Clone", "ToCopy", "Alias", "Select", "Slice", "TBackward")
+"""Operations that leave the values as they are, by the beginning of their names in autograd's graph."""
+RANGES = {
+    "Sigmoid": (0.0, 1.0), "Softmax": (0.0, 1.0), "Tanh": (-1.0, 1.0), "Hardtanh": (-1.0, 1.0), "Hardsigmoid": (0.0, 1.0),
+    "Relu": (0.0, math.inf), "Softplus": (0.0, math.inf), "Exp": (0.0, math.inf), "Abs": (0.0, math.inf),
+}  # fmt: skip
+
+
+@dataclass
+class Contract:
+    """What is known of the loss: a case's outputs and targets, and a way to ask it."""
+
+    outputs: Tensor
+    targets: Tensor
+    value: Callable[[Tensor, Tensor], float | None]
+    """The loss of made-up outputs; None when it refuses them."""
+    kind: str
+    """What the outputs look like: "probabilities", "log-probabilities" (rows of them) or "numbers"."""
+    last_operation: str
+
+    @property
+    def labels(self) -> bool:
+        return are_labels(self.outputs, self.targets)
+
+    def wanted(self, size: float) -> Tensor:
+        """Outputs that name the right class, by `size` more than the others."""
+        return size * nn.functional.one_hot(self.targets.long(), self.outputs.shape[1]).to(self.outputs.dtype)
+
+
+def contract(case: Case) -> Iterator[Finding]:
+    """The loss on a batch of the model's own answers, and on made-up ones."""
+    if case.outputs is None:
+        return
+    model, _ = case.try_out()
+    inputs, targets = case.batch(BATCH)
+    seed_all(case.seed)
+    outputs = model(inputs)
+    if not isinstance(outputs, Tensor):
+        return
+    yield from _call(case, outputs, targets)
+    if case.outputs is None:
+        return
+    last = _last_operation(outputs)
+    outputs = outputs.detach()
+
+    def value(made_up: Tensor, wanted: Tensor) -> float | None:
+        seed_all(case.seed)
+        try:
+            with torch.no_grad(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return float(case.loss_fn(made_up.clone(), wanted.clone()))
+        except Exception:
+            return None
+
+    facts = Contract(outputs, targets, value, _kind(outputs), last)
+    mismatch = list(_pairing(facts)) or list(_right_is_cheaper(facts))
+    yield from mismatch
+    yield from _range(facts)
+    if not mismatch:
+        yield from _reduction(facts)
+
+
+def _call(case: Case, outputs: Tensor, targets: Tensor) -> Iterator[Finding]:
+    """What is wrong with the call itself. Where it cannot be used, `case.outputs` is None afterwards."""
+    kept, given = outputs.detach().clone(), targets.clone()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a warning of broadcasting is found by what it does
+            loss = case.loss_fn(outputs, targets)
+    except Exception as error:
+        message = re.sub(r"\s+", " ", str(error)).strip()[:300]
+        yield Finding(
+            "loss-target-mismatch",
+            "error",
+            "the loss",
+            f"it raises {type(error).__name__}: {message} [outputs {_described(outputs)}, targets {_described(targets)}]",
+            _advice(outputs, targets),
+        )
+        case.outputs = None
+        return
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+        seen = f"it returns {shape} for a batch of {len(targets)}"
+        yield Finding("loss-not-scalar", "error", "the loss", seen, "reduction='mean', or loss.mean() at the end of your own")
+        case.outputs = None
+        return
+    if not loss.requires_grad and outputs.requires_grad:
+        yield Finding(
+            "detached-graph", "error", "the loss", "the outputs have a graph, the loss has none: no gradient leaves it",
+            "no detach(), item(), numpy(), argmax or torch.tensor(…) between outputs and loss",
+        )  # fmt: skip
+        case.outputs = None
+        return
+    if not torch.equal(outputs.detach().nan_to_num(), kept.nan_to_num()) or not torch.equal(targets.nan_to_num(), given.nan_to_num()):
+        seen = "after the call the outputs or the targets it was given are changed"
+        yield Finding("in-place-input", "error", "the loss", seen, "no operation in place on the arguments of the loss")
+
+
+def _advice(outputs: Tensor, targets: Tensor) -> str:
+    if outputs.ndim == 2 and targets.ndim == 1 and targets.is_floating_point():
+        return "class labels are integers: targets.long(); for numbers to predict, a loss of numbers and outputs.squeeze(1)"
+    if outputs.shape == targets.shape and not targets.is_floating_point():
+        return "targets of the outputs' shape are probabilities or yes/no answers, and must be floats: targets.float()"
+    if outputs.ndim == 2 and targets.ndim == 2 and targets.shape[1] == 1:
+        return "class labels have the shape (B,): targets.squeeze(1)"
+    if outputs.shape != targets.shape and outputs.numel() == targets.numel():
+        return "give both the same shape: outputs.squeeze(1), or targets.unsqueeze(1)"
+    return "class labels: integers (B,) against logits (B, K); soft or yes/no labels: floats of the outputs' own shape"
+
+
+def _described(values: Tensor) -> str:
+    return f"{tuple(values.shape)} {str(values.dtype).removeprefix('torch.')}"
+
+
+def _kind(outputs: Tensor) -> str:
+    if outputs.ndim == 2 and outputs.shape[1] > 1:
+        if bool((outputs >= 0).all()) and torch.allclose(outputs.sum(dim=1), torch.ones_like(outputs[:, 0]), atol=1e-3):
+            return "probabilities"
+        if torch.allclose(outputs.logsumexp(dim=1), torch.zeros_like(outputs[:, 0]), atol=1e-3):
+            return "log-probabilities"
+    return "numbers"
+
+
+def _last_operation(outputs: Tensor) -> str:
+    """The name of the last operation of the graph that is more than a change of shape, such as "SoftmaxBackward0"."""
+    node = outputs.grad_fn
+    while node is not None and node.name().startswith(PASSING) and node.next_functions:
+        node = node.next_functions[0][0]
+    return "" if node is None else node.name()
+
+
+def _made_up(facts: Contract, seed: int = 0) -> Tensor:
+    """Random outputs of the kind that the model gives."""
+    generator = torch.Generator().manual_seed(seed)
+    random = torch.randn(facts.outputs.shape, generator=generator).to(facts.outputs)
+    if facts.kind == "probabilities":
+        return random.softmax(dim=1)
+    if facts.kind == "log-probabilities":
+        return random.log_softmax(dim=1)
+    if "Sigmoid" in facts.last_operation:
+        return random.sigmoid()
+    return random
+
+
+def _pairing(facts: Contract) -> Iterator[Finding]:
+    """Shapes that broadcast, and a loss that does not care which target belongs to which output."""
+    outputs, targets = facts.outputs, facts.targets
+    n = len(targets)
+    if n < 4:
+        return
+    made_up = _made_up(facts)
+    whole = facts.value(made_up, targets)
+    if whole is None:
+        return
+    single = [facts.value(made_up[i : i + 1], targets[i : i + 1]) for i in range(n)]
+    if not facts.labels and outputs.shape != targets.shape and None not in single:
+        mean = sum(value for value in single if value is not None) / n
+        if not any(math.isclose(whole, expected, rel_tol=1e-3, abs_tol=1e-6) for expected in (mean, mean * n)):
+            yield Finding(
+                "loss-target-mismatch",
+                "error",
+                "the shapes that meet in the loss",
+                f"outputs {_described(outputs)} against targets {_described(targets)} are broadcast: each output is held against "
+                f"the targets of other samples",
+                _advice(outputs, targets),
+            )
+            return
+    if bool((targets == targets[:1]).all()):
+        return
+    rolled = [facts.value(made_up, targets.roll(shift, dims=0)) for shift in (1, 2, 3)]
+    if all(value is not None and math.isclose(value, whole, rel_tol=1e-6, abs_tol=1e-9) for value in rolled):
+        yield Finding(
+            "loss-target-mismatch",
+            "error",
+            "the loss",
+            "it stays the same when the targets are given to other samples: it does not compare an output with its own target",
+            _advice(outputs, targets) if outputs.shape != targets.shape else "check what the loss does with its targets",
+        )
+
+
+def _right_is_cheaper(facts: Contract) -> Iterator[Finding]:
+    """Right answers must cost less than wrong ones."""
+    if facts.labels and facts.outputs.shape[1] > 1:
+        if facts.kind == "probabilities" and "Softmax" in facts.last_operation:
+            return  # examined by `_range`
+        right, wrong = facts.wanted(8.0), facts.wanted(8.0).roll(1, dims=1)
+        if facts.kind == "log-probabilities":
+            right, wrong = right.log_softmax(dim=1), wrong.log_softmax(dim=1)
+    elif facts.outputs.shape == facts.targets.shape and facts.targets.is_floating_point():
+        if _yes_or_no(facts.targets):
+            right, wrong = 16 * facts.targets - 8, 8 - 16 * facts.targets
+        else:
+            right, wrong = facts.targets, facts.targets + 3 * facts.targets.std().clamp(min=0.1)
+        if "Sigmoid" in facts.last_operation or facts.kind != "numbers":
+            return
+    else:
+        return
+    costs = facts.value(right.to(facts.outputs), facts.targets), facts.value(wrong.to(facts.outputs), facts.targets)
+    if costs[0] is None or costs[1] is None:
+        return
+    if costs[0] >= costs[1]:
+        yield Finding(
+            "loss-target-mismatch",
+            "error",
+            "the loss",
+            f"right answers cost as much as wrong ones or more (≈ {costs[0]:.3g} against {costs[1]:.3g})",
+            "check sign, order of arguments and meaning of the loss",
+        )
+    elif costs[0] < -1 and facts.labels:
+        yield Finding(
+            "loss-target-mismatch",
+            "error",
+            "the loss",
+            f"it falls below 0 without end (≈ {costs[0]:.3g} for sure and right answers): it wants log-probabilities and gets logits",
+            "nn.CrossEntropyLoss on logits, or log_softmax at the end of the model and nn.NLLLoss",
+        )
+
+
+def _yes_or_no(targets: Tensor) -> bool:
+    return bool(((targets == 0) | (targets == 1)).all())
+
+
+def _range(facts: Contract) -> Iterator[Finding]:
+    """How low the loss can get with outputs of the range that the model's last operation leaves."""
+    operation = next((name for name in RANGES if facts.last_operation.startswith(name)), None)
+    probabilities = facts.kind == "probabilities"
+    if operation is None and not probabilities:
+        return
+    low, high = RANGES[operation or "Softmax"]
+    name = (operation or "softmax").lower()
+    if facts.labels:
+        bottom, top = max(low, -20.0), min(high, 20.0)
+        best = facts.value(bottom + (top - bottom) * facts.wanted(1.0), facts.targets)
+        nothing = facts.value(torch.full_like(facts.outputs, 1 / facts.outputs.shape[1]), facts.targets)
+    elif facts.outputs.shape == facts.targets.shape and _yes_or_no(facts.targets) and high == 1 and low == 0:
+        best = facts.value(facts.targets.to(facts.outputs), facts.targets)
+        nothing = facts.value(torch.full_like(facts.outputs, 0.5), facts.targets)
+    else:
+        targets = facts.targets
+        outside = float(((targets < low - 1e-3) | (targets > high + 1e-3)).float().mean()) if targets.is_floating_point() else 0.0
+        if outside > 0.05:
+            seen = f"the last operation is a {name}, and {outside:.0%} of the targets lie where it never comes"
+            yield Finding("output-range", "error", "the outputs", seen, "leave the last layer linear, or scale the targets into the range")
+        return
+    if best is None or nothing is None:
+        return
+    if best > 0.2 * abs(nothing) or best < -1e-3:
+        inner = name in ("softmax", "sigmoid", "hardsigmoid")
+        yield Finding(
+            "softmax-before-loss" if inner else "output-range",
+            "error",
+            "the outputs",
+            f"they went through a {name}; the loss wants " + ("log-probabilities" if best < 0 else "logits")
+            + f", and with outputs in this range it cannot fall below ≈ {best:.3g}, even if all answers are right and sure",
+            f"leave the {name} out of the model: the loss has its own; use it for predictions only",
+        )  # fmt: skip
+    elif operation == "Relu":
+        seen = "the last operation is a ReLU: logits below 0 are cut off, and have no gradient"
+        yield Finding("output-range", "warning", "the outputs", seen, "leave the last layer linear")
+
+
+def _reduction(facts: Contract) -> Iterator[Finding]:
+    """Whether the loss is a mean over samples, of the usual size."""
+    n = len(facts.targets) // 2
+    made_up = _made_up(facts, seed=1)
+    if n >= 2:
+        whole = facts.value(made_up[: 2 * n], facts.targets[: 2 * n])
+        halves = facts.value(made_up[:n], facts.targets[:n]), facts.value(made_up[n : 2 * n], facts.targets[n : 2 * n])
+        if whole is None or halves[0] is None or halves[1] is None or abs(whole) < 1e-12:
+            return
+        total = halves[0] + halves[1]
+        if math.isclose(whole, total, rel_tol=1e-4):
+            yield _scaled("the loss of a batch is the sum of the losses of its halves: it grows with the batch size", "error")
+            return
+        if math.isclose(whole, total / 4, rel_tol=1e-4):
+            yield _scaled("twice the batch has half the loss: it is divided by the batch size twice", "error")
+            return
+    if facts.labels and facts.kind == "numbers":
+        zero = facts.value(torch.zeros_like(facts.outputs), facts.targets)
+        usual, what = math.log(facts.outputs.shape[1]) if facts.outputs.shape[1] > 1 else 0.0, "with all logits 0"
+    elif facts.outputs.shape == facts.targets.shape and facts.targets.is_floating_point() and not _yes_or_no(facts.targets):
+        zero, usual, what = facts.value((facts.targets + 1).to(facts.outputs), facts.targets), 1.0, "when every answer is off by 1"
+    else:
+        return
+    if zero is None or usual == 0:
+        return
+    factor = abs(zero) / usual
+    if factor > 6 or factor < 1 / 12:
+        sure = factor > 30 or factor < 1 / 30
+        yield _scaled(f"{what} it is ≈ {zero:.3g}, {factor:.2g} times the usual {usual:.3g}", "error" if sure else "warning")
+
+
+def _scaled(seen: str, severity: str) -> Finding:
+    return Finding(
+        "loss-scale",
+        severity,
+        "the loss",
+        seen + "; gradients and the right learning rate are scaled with it",
+        "reduction='mean' (or divide a sum by the number of samples, once), without further factors",
+    )

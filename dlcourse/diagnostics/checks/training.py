@@ -1,0 +1,288 @@
+"""Examinations by treatment: short trainings on one batch, with a reference optimizer and with the user's own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from dlcourse.diagnostics.case import Case
+from dlcourse.diagnostics.checks.weights import same_rows, weights_in_order
+from dlcourse.diagnostics.report import Finding
+from dlcourse.diagnostics.trials import Trial, knowing_nothing, loss_of, train_on, without_dropout
+
+BY_HEART = 16
+"""Samples that a model must be able to learn by heart."""
+BATCH = 32
+
+
+def reference(case: Case, so_far: Sequence[Finding]) -> Iterator[Finding]:
+    """Learn a few samples by heart with Adam, at three rates: what is wrong when none of them works is not the optimizer."""
+    trainable = [p for p in case.model.parameters() if p.requires_grad]
+    if case.outputs is None or not trainable:
+        return
+    batch = case.batch(BY_HEART)
+    best: Trial | None = None
+    nothing = _nothing(case, batch)
+    for rate in (3e-3, 3e-4, 3e-2):
+        model, _ = case.try_out()
+        optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=rate)
+        trial = train_on(case, without_dropout(model), optimizer, batch, 2 * case.steps, lambda trial: trial.learned(nothing))
+        if best is None or trial.last < best.last:
+            best, trained = trial, model
+        if trial.learned(nothing):
+            break
+        if case.late:
+            case.notes.append("whether the model can learn a batch by heart: no time was left")
+            return
+    assert best is not None
+    learned = best.learned(nothing)
+    alike = [n for n, p in trained.named_parameters() if p.requires_grad and p.ndim >= 2 and len(p) > 1 and p[0].numel() > 1 and same_rows(p)]
+    if alike and not learned:
+        yield Finding(
+            "zero-or-constant-init", "error", alike[0],
+            f"after {len(best.flows)} steps all units of {len(alike)} layers still have the same weights",
+            "random weights (Kaiming, Xavier); only a last layer, or the last one of a residual branch, may start at 0",
+        )  # fmt: skip
+    elif not learned and best.spread < 1e-4 and len(batch[0]) > 1:
+        yield Finding(
+            "constant-output", "error", "the outputs",
+            f"after {len(best.flows)} steps all samples get the same answer (spread ≈ {best.spread:.2g})",
+            "look where the samples become alike: record_activations shows the layer whose output no longer varies",
+        )  # fmt: skip
+    fade = [_fading(case, flow) for flow in (best.flows[0], best.flows[-1])]
+    if (ratio := max(fade)) < 1e-3:
+        yield Finding(
+            "vanishing-gradient",
+            "error" if ratio < 1e-5 or not learned else "warning",
+            "the first layers",
+            f"gradient over weight is ≈ {ratio:.1e} of what it is in the last layers",
+            "residual connections, batch or layer norm, ReLU-like activations, weights on a scale of their inputs (Kaiming)",
+        )
+    sick = any(finding.severity == "error" and finding.code not in HARMLESS for finding in so_far)
+    if not learned and not sick and not alike and max(fade) >= 1e-3 and len(batch[0]) >= 4 and best.spread >= 1e-4:
+        frozen = any(not p.requires_grad for p in case.model.parameters())
+        yield Finding(
+            "capacity-too-small",
+            "warning" if frozen else "error",
+            "the model",
+            f"{len(batch[0])} samples could not be learned by heart in {2 * case.steps} steps at three rates: loss ≈ {min(best.losses):.3g}, "
+            f"where knowing nothing costs ≈ {nothing:.3g}",
+            "look for a bottleneck (a layer of a few units, a pool too early); widen it until one batch can be learned",
+        )
+
+
+HARMLESS = {"unshuffled", "class-missing", "class-imbalance", "duplicate-or-leaking-data", "label-noise", "learning-rate-too-high", "learning-rate-too-low"}
+"""Faults that do not keep a model from learning one batch by heart."""
+
+
+def _nothing(case: Case, batch: tuple[torch.Tensor, torch.Tensor]) -> float:
+    model, _ = case.try_out()
+    with torch.no_grad():
+        loss, outputs = loss_of(case, model, *batch)
+    constants = knowing_nothing(case, outputs, batch[1])
+    return constants[0] if constants is not None else loss.item()
+
+
+def _fading(case: Case, flow: dict[str, float]) -> float:
+    """How much smaller the relative gradient is in the first third of the layers than in the last."""
+    layers = weights_in_order(case, flow)
+    third = max(1, len(layers) // 3)
+    first, last = max(layers[:third], default=1.0), max(layers[-third:], default=1.0)
+    return first / last if len(layers) >= 3 and last > 0 else 1.0
+
+
+def wiring(case: Case) -> Iterator[Finding]:
+    """Whether the optimizer holds the parameters that are to be trained, and what gradients lie in them."""
+    if case.optimizer is None:
+        return
+    named = dict(case.model.named_parameters())
+    held = {id(p) for group in case.optimizer.param_groups for p in group["params"]}
+    trainable = [name for name, p in named.items() if p.requires_grad]
+    missing = [name for name in trainable if id(named[name]) not in held]
+    foreign = len(held - {id(p) for p in named.values()})
+    if trainable and not any(id(p) in held for p in named.values()):
+        yield Finding(
+            "optimizer-of-another-model",
+            "error",
+            "the optimizer",
+            f"none of the {len(held)} tensors it holds belongs to the model, whose {len(trainable)} trainable ones no step will change",
+            "make the optimizer after the model is complete (copied, moved, its head replaced): Adam(model.parameters())",
+        )
+    elif missing:
+        probe = len(missing) >= len(trainable) / 2 and missing == trainable[: len(missing)] and not foreign
+        also = f"; it holds {foreign} tensors that are no longer in the model" if foreign else ""
+        yield Finding(
+            "parameter-not-in-optimizer",
+            "warning" if probe else "error",
+            missing[0],
+            f"{len(missing)} of {len(trainable)} trainable parameters are not in the optimizer, the first is {missing[0]}{also}",
+            "add a group for them (optimizer.add_param_group), or make the optimizer after the last change of the model"
+            + (", or freeze them if that is what is meant" if probe else ""),
+        )
+    yield from _stale(case)
+
+
+def _stale(case: Case) -> Iterator[Finding]:
+    assert case.optimizer is not None
+    model, optimizer = case.try_out()
+    assert optimizer is not None
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.zero_grad()
+    if any(p.grad is not None and bool(p.grad.any()) for p in parameters):
+        yield _leftover("error", "optimizer.zero_grad()", "gradients are still there after it was called")
+        return
+    left = {n: p.grad for n, p in case.model.named_parameters() if p.grad is not None and p.requires_grad and bool(p.grad.any())}
+    if not left or case.outputs is None:
+        return
+    loss, _ = loss_of(case, model, *case.batch(max(BATCH, min(max(case.data.batch_sizes), 64))))
+    if not loss.requires_grad:
+        return
+    named = {name: p for name, p in model.named_parameters() if name in left}
+    fresh = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+    pairs = [(left[name], g) for name, g in zip(named, fresh, strict=True) if g is not None]
+    old, new = (math.hypot(*(float(pair[i].norm()) for pair in pairs)) for i in (0, 1))
+    times = old / max(new, 1e-12)
+    severity = "error" if times > 3 else "warning" if times > 1.5 else "info"
+    yield _leftover(
+        severity,
+        "the .grad of the parameters",
+        f"{len(left)} parameters hold a gradient from before, ≈ {times:.1f} times as long as that of a batch",
+    )
+
+
+def _leftover(severity: str, where: str, seen: str) -> Finding:
+    remedy = "optimizer.zero_grad() once for each step, before backward(): gradients are added to what is there"
+    return Finding("stale-gradients", severity, where, seen, remedy)
+
+
+def rate(case: Case) -> Iterator[Finding]:
+    """The user's optimizer on one batch; where it fails, the same at other rates."""
+    if case.optimizer is None or case.outputs is None:
+        return
+    known = {id(p) for p in case.model.parameters() if p.requires_grad}
+    if not any(id(p) in known for group in case.optimizer.param_groups for p in group["params"]):
+        return
+    yield from _decay(case)
+    batch = case.batch(min(max(case.data.batch_sizes), BATCH) if max(case.data.batch_sizes) > 1 else 8)
+    given = _rates(case.optimizer)
+    own = _try(case, batch, 1.0)
+    if own is None:
+        return
+    nothing = _nothing(case, batch)
+    worst, fall = max(own.first, nothing), (own.first - own.last) / max(abs(own.first), 1e-12)
+    where = f"lr = {', '.join(f'{r:g}' for r in given[:3])}"
+    if own.last > 1.05 * own.first or own.last > 1.5 * nothing:
+        other = own
+        for factor in (0.1, 0.01, 1e-3, 1e-5):
+            tried = _try(case, batch, factor)
+            if tried is None:
+                return
+            other = tried
+            if other.last < 0.95 * own.first and other.last < 0.7 * own.last:
+                lost = not math.isfinite(own.last) or own.last > 1.5 * worst
+                yield Finding(
+                    "learning-rate-too-high",
+                    "error" if lost or own.last > 0.9 * worst else "warning",
+                    where,
+                    f"on one batch the loss goes from ≈ {own.first:.3g} to ≈ {own.last:.3g} in {case.steps} steps; "
+                    f"at {factor:g} times the rate to ≈ {other.last:.3g}",
+                    f"a learning rate around {max(given) * factor:.1g} (lr_range_test finds one), with warmup if only the start is wild",
+                )
+                return
+        if own.first < other.last and other.losses[1] > other.first and len(other.losses) > 2:
+            yield Finding(
+                "wrong-direction", "error", where,
+                f"the loss rises at every rate, even at {factor:g} times it (≈ {other.first:.4g} to ≈ {other.last:.4g})",
+                "maximize=True in the optimizer, a loss with the wrong sign, or gradients that are not those of this loss",
+            )  # fmt: skip
+    elif fall < 0.02 and own.last > 0.2 * nothing:
+        for factor in (10.0, 100.0, 1e3, 1e5):
+            other = _try(case, batch, factor)
+            if other is None:
+                return
+            if other.last < 0.85 * own.first:
+                yield Finding(
+                    "learning-rate-too-low",
+                    "error" if factor >= 100 else "warning",
+                    where,
+                    f"in {case.steps} steps on one batch the loss falls by ≈ {fall:.2%}, at {factor:g} times the rate by "
+                    f"≈ {1 - other.last / own.first:.0%}",
+                    f"a learning rate around {max(given) * factor:.1g} (lr_range_test finds one)",
+                )
+                return
+            if other.last > 1.05 * own.first:
+                return
+
+
+def _try(case: Case, batch: tuple[torch.Tensor, torch.Tensor], factor: float) -> Trial | None:
+    """Train with the user's optimizer at `factor` times its rates (1e-6 for rates of 0); None when there is no time left."""
+    if case.late:
+        note = "the learning rate: no time was left"
+        if note not in case.notes:
+            case.notes.append(note)
+        return None
+    model, optimizer = case.try_out()
+    assert optimizer is not None
+    for group, rate in zip(optimizer.param_groups, _rates(optimizer), strict=True):
+        wanted = factor * rate if rate or factor <= 1 else factor * 1e-6
+        group["lr"] = torch.tensor(wanted) if isinstance(group["lr"], torch.Tensor) else wanted
+    lost = 20.0
+    return train_on(case, model, optimizer, batch, case.steps, lambda trial: trial.losses[-1] > lost * max(trial.first, 1.0) and len(trial.losses) > 5)
+
+
+def _rates(optimizer: torch.optim.Optimizer) -> list[float]:
+    """The rate of each group; with a scheduler that warms up, the one it climbs to."""
+    return [max(float(group.get(name, 0.0)) for name in ("lr", "initial_lr", "max_lr")) for group in optimizer.param_groups]
+
+
+def _decay(case: Case) -> Iterator[Finding]:
+    """Weight decay against the gradient that a wrong answer would give."""
+    assert case.optimizer is not None
+    decays = [float(group.get("weight_decay", 0) or 0) for group in case.optimizer.param_groups]
+    if not any(decays):
+        return
+    model, optimizer = case.try_out()
+    assert optimizer is not None
+    inputs, targets = case.batch(BATCH)
+    named = [p for p in model.parameters() if p.requires_grad]
+    pull, push = 0.0, 0.0
+    sizes = {id(p): 0.0 for p in named}
+    for wanted in (targets, targets.roll(1, dims=0)):
+        loss, _ = loss_of(case, model, inputs, wanted)
+        for p, g in zip(named, torch.autograd.grad(loss, named, allow_unused=True), strict=True):
+            if g is not None:
+                sizes[id(p)] = max(sizes[id(p)], float(g.norm()))
+    fastest, group_number = 0.0, 0
+    for number, (group, decay, rate) in enumerate(zip(optimizer.param_groups, decays, _rates(optimizer), strict=True)):
+        momentum = float(group.get("momentum", 0) or 0)
+        shrink = decay * rate / (1 - min(momentum, 0.99))
+        members = [p for p in group["params"] if id(p) in sizes]
+        pull = math.hypot(pull, decay * math.hypot(*(float(p.detach().norm()) for p in members)))
+        push = math.hypot(push, math.hypot(*(sizes[id(p)] for p in members)))
+        if shrink > fastest:
+            fastest, group_number = shrink, number
+    adaptive = any(key in case.optimizer.param_groups[0] for key in ("betas", "alpha", "rho", "lr_decay"))
+    decoupled = type(case.optimizer).__name__ in ("AdamW", "NAdamW", "Lion", "Muon") or bool(
+        case.optimizer.param_groups[0].get("decoupled_weight_decay", False)
+    )
+    ratio = pull / max(push, 1e-12)
+    if adaptive and not decoupled:
+        strong = ratio > 1
+        seen = f"the decay is ≈ {ratio:.2g} times as large as the gradient it is added to, and Adam makes steps of full length of it"
+    else:
+        strong = fastest > 5e-3
+        halves = math.log(2) / max(fastest, 1e-12)
+        seen = f"decay and rate alone halve the weights in ≈ {halves:.0f} steps"
+    if strong:
+        yield Finding(
+            "weight-decay-too-strong",
+            "error",
+            f"weight_decay = {decays[group_number]:g}",
+            seen,
+            "1e-4 to 5e-4 for SGD, 0.01 to 0.1 for AdamW; AdamW instead of Adam, whose decay is mixed into the gradient",
+        )
+

@@ -1,0 +1,179 @@
+"""Examinations of weights and gradients at the start: do all parts take part, and does the gradient arrive."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from dlcourse.diagnostics.case import Case, seed_all
+from dlcourse.diagnostics.layers import look_at_layers
+from dlcourse.diagnostics.report import Finding
+from dlcourse.diagnostics.trials import knowing_nothing, loss_of
+
+BATCH = 32
+NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+
+
+def constant_weights(case: Case) -> Iterator[Finding]:
+    """Weights that are all equal from the start, so that the units of a layer are, and remain, copies of one another."""
+    weights = [(n, p) for n, p in case.model.named_parameters() if p.ndim >= 2 and len(p) > 1 and p[0].numel() > 1]
+    zero = [n for n, p in weights if bool((p == 0).all())]
+    equal = [n for n, p in weights if n not in zero and float(p.detach().amax() - p.detach().amin()) == 0]
+    if not equal and len(zero) <= max(1, len(weights) // 2):
+        return
+    names = equal or zero
+    yield Finding(
+        "zero-or-constant-init",
+        "error",
+        names[0],
+        f"{len(names)} of {len(weights)} weights hold one single value ({'0' if not equal else 'not 0'}): all units of a layer compute the same",
+        "random weights (Kaiming, Xavier); only a last layer, or the last one of a residual branch, may start at 0",
+    )
+
+
+def frozen(case: Case) -> Iterator[Finding]:
+    """Parameters that need no gradient, and whether that looks meant."""
+    named = dict(case.model.named_parameters())
+    still = [name for name, p in named.items() if not p.requires_grad]
+    if not still:
+        return
+    if len(still) == len(named):
+        yield _frozen("error", "all parameters", "no parameter needs a gradient: nothing can be trained")
+        return
+    norms = {f"{n}.{q}".lstrip(".") for n, m in case.model.named_modules() if isinstance(m, NORMS) for q, _ in m.named_parameters()}
+    order = [name for name in _in_order(case) if name not in norms]
+    flags = [not named[name].requires_grad for name in order]
+    seen = f"{len(still)} of {len(named)} parameter tensors need no gradient, the first is {still[0]}"
+    if flags and flags[-1]:
+        yield _frozen("error", order[-1], seen + "; the layer that gives the outputs is among them")
+    elif True not in flags:
+        yield _frozen("info", still[0], seen)
+    elif False in flags[: flags.index(True)]:  # a layer that is trained comes before
+        minority = sum(flags) <= len(flags) / 2
+        yield _frozen("error" if minority else "warning", order[flags.index(True)], seen + "; layers before it are trained")
+    else:
+        yield _frozen("info", still[0], seen + "; they come before all that is trained, as in transfer learning")
+
+
+def _frozen(severity: str, where: str, seen: str) -> Finding:
+    return Finding("frozen-parameters", severity, where, seen, "if it is not meant: parameter.requires_grad_(True), and add it to the optimizer")
+
+
+def _in_order(case: Case) -> list[str]:
+    """Names of the weights (of 2 and more dimensions) in the order in which a forward pass uses them."""
+    named = {name: p for name, p in case.model.named_parameters() if p.ndim >= 2}
+    if case.outputs is None:
+        return list(named)
+    model, _ = case.try_out()
+    seed_all(case.seed)
+    _, looks = look_at_layers(model, case.batch(4)[0] if not _has_batch_norm(model) else case.batch(BATCH)[0])
+    used = [f"{look.name}.{q}" for look in looks for q, p in look.module.named_parameters(recurse=False) if p.ndim >= 2]
+    order = list(dict.fromkeys(name for name in used if name in named))
+    return order if len(order) >= len(named) / 2 else list(named)
+
+
+def _has_batch_norm(model: nn.Module) -> bool:
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+
+
+def gradients(case: Case) -> Iterator[Finding]:
+    """The first loss, and where its gradient arrives."""
+    if case.outputs is None:
+        return
+    model, _ = case.try_out()
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not named:
+        return
+    inputs, targets = case.batch(BATCH)
+    loss, outputs = loss_of(case, model, inputs, targets)
+    nothing = knowing_nothing(case, outputs.detach(), targets)
+    if not loss.requires_grad:
+        yield _detached("the outputs", "the outputs have no graph: no gradient reaches any parameter")
+        case.outputs = None
+        return
+    found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+    arrived = {name: g for name, g in zip(named, found, strict=True) if g is not None}
+    yield from _unreached(case, [name for name in named if name not in arrived])
+    if not math.isfinite(loss.item()):
+        yield Finding("initial-loss", "error", "the first loss", f"it is {loss.item()}", "find the first value that is not finite: a log of 0, a division by 0, an overflow")
+        return
+    if nothing is not None and nothing[1] > 1e-8 and loss.item() > 1.6 * nothing[1]:
+        yield Finding(
+            "initial-loss",
+            "error" if loss.item() > 3 * nothing[1] else "warning",
+            "the first loss",
+            f"≈ {loss.item():.3g}, where an answer that knows nothing costs ≈ {nothing[1]:.3g}: the model is sure and wrong",
+            "smaller weights in the last layer (its outputs should start near 0); check the scale of inputs and features",
+        )
+    norm = math.hypot(*(float(g.norm()) for g in arrived.values()))
+    fair = max(loss.item(), nothing[1]) if nothing is not None else loss.item()
+    if not math.isfinite(norm) or norm > 300 * max(fair, 1e-12):
+        largest = max(arrived, key=lambda name: float(arrived[name].norm()))
+        yield Finding(
+            "exploding-gradient",
+            "error",
+            largest,
+            f"the norm of the whole gradient is ≈ {norm:.3g} for a loss of ≈ {loss.item():.3g}",
+            "the scale of the weights, a norm layer, or clip_norm (one norm over all parameters)",
+        )
+
+
+def _unreached(case: Case, names: list[str]) -> Iterator[Finding]:
+    """Parameters without a gradient: do the outputs depend on them?"""
+    if not names:
+        return
+    cut: list[str] = []
+    idle: list[str] = []
+    inputs, _ = case.batch(8 if not _has_batch_norm(case.model) else BATCH)
+    model, _ = case.try_out()
+    with torch.no_grad():
+        seed_all(case.seed)
+        before = model(inputs.clone())
+        groups = [[name] for name in names] if len(names) <= 24 else [names]
+        parameters = dict(model.named_parameters())
+        for group in groups:
+            kept = [parameters[name].clone() for name in group]
+            for name in group:
+                parameter = parameters[name]
+                noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)).to(parameter)
+                parameter.add_(noise * (parameter.abs().mean() + 0.1))
+            seed_all(case.seed)
+            changed = not torch.equal(model(inputs.clone()).nan_to_num(), before.nan_to_num())
+            for name, value in zip(group, kept, strict=True):
+                parameters[name].copy_(value)
+            (cut if changed else idle).extend(group)
+    if cut:
+        yield _detached(cut[0], f"the outputs depend on {len(cut)} parameters that get no gradient, the first is {cut[0]}")
+    if idle:
+        yield Finding(
+            "unused-parameters",
+            "warning",
+            idle[0],
+            f"the outputs do not depend on {len(idle)} trainable parameters, the first is {idle[0]}",
+            "use them in forward, or remove them: a layer that was defined and forgotten learns nothing",
+        )
+
+
+def _detached(where: str, seen: str) -> Finding:
+    return Finding(
+        "detached-graph",
+        "error",
+        where,
+        seen,
+        "no detach(), .data, no_grad(), numpy(), argmax or round between this part and the loss",
+    )
+
+
+def weights_in_order(case: Case, flow: dict[str, float]) -> list[float]:
+    """The relative gradients of the weights in the order of the forward pass."""
+    return [flow[name] for name in _in_order(case) if name in flow]
+
+
+def same_rows(weight: Tensor) -> bool:
+    """Whether all units of a layer have the same incoming weights."""
+    rows = weight.detach().flatten(1)
+    return bool(((rows - rows[:1]).abs() <= 1e-6 * rows.abs().amax().clamp(min=1e-12)).all())
