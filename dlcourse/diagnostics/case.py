@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dlcourse.diagnostics.layers import LayerLook
 from dlcourse.training.batches import are_labels, unpack
 from dlcourse.training.engine import LossFunction, device_of
 from dlcourse.training.rng import generator_states, restore_generators, restore_rng, rng_state
@@ -49,6 +50,8 @@ class Sample:
     bad_targets: list[str]
     fingerprints: list[bytes]
     """One a sample, the same for an image and its mirror image."""
+    neighbours: tuple[Tensor, Tensor]
+    """The targets of the sample before and of the one after each of `inputs` in its batch."""
 
 
 @dataclass
@@ -70,6 +73,8 @@ class Case:
     inputs: Tensor = field(init=False)
     """The samples as the experiments take them: treated where they were found to be ill."""
     targets: Tensor = field(init=False)
+    looks: list[LayerLook] = field(default_factory=list)
+    """What a forward pass did in each layer."""
     outputs: Tensor | None = None
     """What the model answers to `inputs[:batch]`, once it could be asked."""
 
@@ -109,7 +114,10 @@ def working_copy(
         for value in vars(module).values():  # results kept from an earlier forward pass cannot be copied as they are
             if isinstance(value, Tensor) and not value.is_leaf:
                 memo[id(value)] = value.detach().clone()
+    gradients = [parameter.grad for parameter in model.parameters()]
     model, optimizer = copy.deepcopy((model, optimizer), memo)
+    for parameter, gradient in zip(model.parameters(), gradients, strict=True):  # a copy leaves them behind
+        parameter.grad = None if gradient is None else gradient.clone()
     for module in model.modules():
         for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
             hooks = getattr(module, name)
@@ -145,7 +153,7 @@ def draw(loader: Iterable[Any], seed: int) -> Sample:
     """Read the loader once. Raises ValueError for an empty loader and a batch that is not a pair of tensors."""
     generator = torch.Generator().manual_seed(seed)
     first: tuple[Tensor, Tensor] | None = None
-    kept: list[tuple[float, Tensor, Tensor]] = []
+    kept: list[tuple[float, Tensor, Tensor, Tensor, Tensor]] = []
     limit = MAX_SAMPLES
     stream: list[Tensor] = []
     sizes: list[int] = []
@@ -169,7 +177,12 @@ def draw(loader: Iterable[Any], seed: int) -> Sample:
             prints += of_batch
             keys = torch.rand(len(inputs), generator=generator).tolist()
             threshold = kept[-1][0] if len(kept) == limit else 1.0
-            kept += [(key, inputs[i].clone(), targets[i].clone()) for i, key in enumerate(keys) if key < threshold]
+            before, after = targets.roll(1, dims=0), targets.roll(-1, dims=0)
+            kept += [
+                (key, inputs[i].clone(), targets[i].clone(), before[i].clone(), after[i].clone())
+                for i, key in enumerate(keys)
+                if key < threshold
+            ]
             kept = sorted(kept, key=lambda item: item[0])[:limit]  # the smallest keys: an even draw of any length
         if time.monotonic() - start > MAX_SECONDS_LOADING:
             complete = False
@@ -187,6 +200,7 @@ def draw(loader: Iterable[Any], seed: int) -> Sample:
         bad_inputs,
         bad_targets,
         prints,
+        (torch.stack([item[3] for item in same]), torch.stack([item[4] for item in same])),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -27,8 +27,10 @@ class LayerLook:
     input_rms: float
     rms: float
     """Root mean square of the output, NaN when it is not finite."""
+    variation: float
+    """Root mean square of how the outputs of the samples differ from their mean."""
     dead: float
-    """Share of the units entering it that are 0 for every sample and place."""
+    """Share of the units entering it that are 0 for every sample and place (in the best of its calls)."""
     saturated: float
     """Share of the values leaving (or, after a function instead of a module, entering) it at the flat ends of a sigmoid or tanh."""
 
@@ -56,6 +58,7 @@ def look_at_layers(model: nn.Module, inputs: Tensor) -> tuple[Tensor, list[Layer
                 module,
                 _rms(entering) if entering is not None and entering.is_floating_point() else 1.0,
                 _rms(leaving.detach()),
+                _rms(leaving.detach() - leaving.detach().mean(dim=0)),
                 0.0 if entering is None or first else _dead(entering),
                 max(_saturated(module, leaving.detach()), 0.0 if entering is None or first else _at_ends(entering)),
             )
@@ -69,7 +72,10 @@ def look_at_layers(model: nn.Module, inputs: Tensor) -> tuple[Tensor, list[Layer
     finally:
         for handle in handles:
             handle.remove()
-    return outputs, looks
+    alive: dict[nn.Module, float] = {}
+    for each in looks:  # a layer that is called several times starts from a state of zeros
+        alive[each.module] = min(each.dead, alive.get(each.module, 1.0))
+    return outputs, [replace(each, dead=alive[each.module]) for each in looks]
 
 
 def _rms(values: Tensor) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ class Trial:
     accuracies: list[float] = field(default_factory=list)
     flows: list[dict[str, float]] = field(default_factory=list)
     """Of each step: norm of the gradient over that of the weight, by parameter; 0 for a gradient of zeros."""
+    stride: float = 0.0
+    """How far the first steps move a weight, over its size: the median over the weights of at least two dimensions."""
     spread: float = 0.0
     """How much the last outputs differ from sample to sample."""
 
@@ -71,12 +74,16 @@ def train_on(
         trial.flows.append({name: relative(p) for name, p in named.items() if p.grad is not None})
         return loss.item()
 
-    for _ in range(steps):
+    weights = [p for p in named.values() if p.ndim >= 2]
+    for step in range(steps):
         for parameter in model.parameters():
             parameter.grad = None
+        before = [p.detach().clone() for p in weights] if step < 3 else []
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             optimizer.step(closure)
+        moves = [float((p.detach() - b).norm() / b.norm()) for p, b in zip(weights, before, strict=False) if bool(b.any())]
+        trial.stride = max(trial.stride, statistics.median(moves)) if moves else trial.stride
         if not math.isfinite(trial.losses[-1]) or until(trial) or case.late:
             break
     else:

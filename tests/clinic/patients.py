@@ -229,10 +229,10 @@ def plain_cnn(depth: int, classes: int = 10, channels: int = 1, width: int = 8, 
 
 
 def resnet(classes: int = 10, channels: int = 1, width: int = 8, kind: type[Net] = Net) -> Net:
-    """Three of the course's basic blocks behind a stem."""
+    """Two of the course's basic blocks behind a stem, the first with an identity for its shortcut."""
     features = nn.Sequential(
-        nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
-        BasicBlock(width, width, stride=2), BasicBlock(width, 2 * width, stride=2), BasicBlock(2 * width, 2 * width),
+        nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
+        BasicBlock(width, width), BasicBlock(width, 2 * width, stride=2),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(),
     )  # fmt: skip
     return kind(features, nn.Linear(2 * width, classes))
@@ -283,15 +283,15 @@ def kaiming(model: nn.Module, gain: float = 1.0, head: bool = False) -> Any:
     return model
 
 
-def steps_of(training: Training, steps: int, *, zero: bool = True) -> Training:
-    """Train in place for `steps` batches; zero=False forgets zero_grad, and steps nothing."""
+def steps_of(training: Training, steps: int, *, zero: bool = True, step: bool = True) -> Training:
+    """Train in place for `steps` batches; zero=False forgets zero_grad, step=False only adds up gradients."""
     done = 0
     while done < steps:
         for x, y in training.loader:
-            if zero and training.optimizer is not None:
+            if zero:
                 training.optimizer.zero_grad()
             training.loss_fn(training.model(x), y).backward()
-            if zero and training.optimizer is not None:
+            if step:
                 training.optimizer.step()
             done += 1
             if done == steps:

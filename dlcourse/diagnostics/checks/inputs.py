@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, SequentialSampler
+from torch.utils.data import DataLoader, RandomSampler, Sampler, SequentialSampler
 
-from dlcourse.diagnostics.case import Case, draw
+from dlcourse.diagnostics.case import Case, draw, fingerprints
 from dlcourse.diagnostics.report import Finding
 
 CHANNELS = (1, 3, 4)
@@ -45,6 +45,8 @@ def channel_order(case: Case) -> Iterator[Finding]:
     shape = tuple(inputs.shape[1:])
     if shape[0] not in CHANNELS and sum(size in CHANNELS for size in shape) == 1 and min(shape) < max(shape) / 2:
         axis = 1 + next(i for i, size in enumerate(shape) if size in CHANNELS)
+        if _runs(case, inputs) and not _runs(case, inputs.movedim(axis, 1)):
+            return  # a model that wants them so
         yield Finding(
             "channel-order",
             "error",
@@ -54,29 +56,37 @@ def channel_order(case: Case) -> Iterator[Finding]:
             else "permute the axes to (B, C, H, W), once and in one place",
         )  # fmt: skip
         case.inputs = inputs.movedim(axis, 1).contiguous()
-    elif shape[0] in (3, 4) and (ratio := _interleaving(inputs.float(), shape[0])) > 2:
+    elif shape[0] in (3, 4) and min(shape[1:]) >= 8 and (ratio := _roughness(inputs[:128].float())) > 1.25:
         yield Finding(
             "channel-order",
             "error",
             "the pixels of an image",
-            f"values {shape[0]} apart are more alike than neighbours: every row holds its channels in turns (≈ {ratio:.1f} times)",
+            f"read as (H, W, C) from memory the images are much smoother (neighbours differ ≈ {ratio:.1f} times less)",
             "the images were (H, W, C) and were given their shape by reshape or view; use permute(2, 0, 1) instead",
         )
 
 
-def _interleaving(images: Tensor, channels: int) -> float:
-    """How much more neighbours in memory differ than values `channels` apart: below 1 for images, far above 1 for mixed ones.
+def _roughness(images: Tensor) -> float:
+    """How much rougher images (B, C, H, W) are than the same memory read as (B, H, W, C): below 1 for images."""
+    b, c, h, w = images.shape
+    other = images.contiguous().reshape(b, h, w, c).permute(0, 3, 1, 2)
+    return _differences(images) / max(_differences(other), 1e-12)
 
-    Grey images stored as three equal channels differ only at every third step, which shows as a comb.
-    """
-    rows = images[:64].flatten(1)  # as in memory
-    step = (rows[:, 1:] - rows[:, :-1]).abs()
-    stride = (rows[:, channels:] - rows[:, :-channels]).abs().mean()
-    phases = torch.stack([step[:, phase::channels].mean() for phase in range(channels)])
-    comb = phases.max() / phases.min().clamp(min=1e-3 * float(rows.std()) + 1e-12)
-    if comb > 4:
-        return float(comb)
-    return float(step.mean() / stride.clamp(min=1e-12)) * 2 if step.mean() > 1.15 * stride else 0.0
+
+def _differences(images: Tensor) -> float:
+    """The mean difference of neighbours, down and across."""
+    down, across = images[:, :, 1:] - images[:, :, :-1], images[..., 1:] - images[..., :-1]
+    return float(down.abs().mean() + across.abs().mean())
+
+
+def _runs(case: Case, inputs: Tensor) -> bool:
+    model, _ = case.try_out()
+    try:
+        with torch.no_grad():
+            model(inputs[:8].to(case.device, copy=True))
+    except Exception:
+        return False
+    return True
 
 
 def constant(case: Case) -> Iterator[Finding]:
@@ -107,10 +117,10 @@ def constant(case: Case) -> Iterator[Finding]:
 
 def duplicates(case: Case) -> Iterator[Finding]:
     """The same image several times, images of the validation set, and labels that can be read off a pixel."""
-    prints = case.data.fingerprints
+    prints = _stored(case.loader) if _draws_by_itself(case.loader) else case.data.fingerprints
     if not _constant(case.inputs):
         copies = len(prints) - len(set(prints))
-        if copies > 0.02 * len(prints) and not _draws_with_replacement(case.loader):
+        if copies > 0.02 * len(prints):
             share = copies / len(prints)
             yield Finding(
                 "duplicate-or-leaking-data",
@@ -140,9 +150,18 @@ def duplicates(case: Case) -> Iterator[Finding]:
         )
 
 
-def _draws_with_replacement(loader: Any) -> bool:
-    samplers = [getattr(loader, "sampler", None), getattr(getattr(loader, "batch_sampler", None), "sampler", None)]
-    return any(getattr(sampler, "replacement", False) for sampler in samplers)
+def _draws_by_itself(loader: Any) -> bool:
+    """Whether its sampler may give a sample several times on purpose."""
+    sampler = getattr(loader, "sampler", None)
+    plain = isinstance(sampler, SequentialSampler) or (isinstance(sampler, RandomSampler) and not sampler.replacement)
+    return isinstance(sampler, Sampler) and not plain
+
+
+def _stored(loader: Any) -> list[bytes]:
+    """The fingerprints of the first samples of the data set behind the loader."""
+    dataset = loader.dataset
+    items = (dataset[i][0] for i in range(min(len(dataset), 1000)))
+    return [fingerprints(item[None])[0] for item in items if isinstance(item, Tensor)]
 
 
 def _constant(inputs: Tensor) -> bool:
@@ -183,15 +202,15 @@ def order(case: Case) -> Iterator[Finding]:
             if alike > max(0.4, 5 / n**0.5):
                 yield _sorted(f"targets of neighbours are correlated (≈ {alike:.2f}), where a shuffled order would give 0")
                 return
-    if isinstance(case.loader, DataLoader) and isinstance(getattr(case.loader, "sampler", None), SequentialSampler):
-        if len(case.data.batch_sizes) > 1 and isinstance(case.loader.dataset, Dataset):
-            yield Finding(
-                "unshuffled",
-                "warning",
-                "the loader",
-                "a sequential sampler: every epoch has the same batches in the same order",
-                "shuffle=True in the training loader (make_loader(…, train=True))",
-            )
+    sequential = isinstance(case.loader, DataLoader) and isinstance(case.loader.sampler, SequentialSampler)
+    if sequential and len(case.data.batch_sizes) > 1:
+        yield Finding(
+            "unshuffled",
+            "warning",
+            "the loader",
+            "a sequential sampler: every epoch has the same batches in the same order",
+            "shuffle=True in the training loader (make_loader(…, train=True))",
+        )
 
 
 def _sorted(seen: str) -> Finding:

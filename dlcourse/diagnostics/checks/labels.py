@@ -123,20 +123,28 @@ def relation(case: Case) -> Iterator[Finding]:
     inputs, targets = case.inputs, case.targets
     if len(inputs) < ENOUGH or not inputs.is_floating_point() or (inputs == inputs[:1]).all():
         return
-    if (strength := _relation(inputs, targets)) is None or strength > 3:
+    if (found := _relation(inputs, targets)) is None:
         return
-    for step in (1, -1):
-        if (in_order := _in_order(case)) is None:
-            break
-        images, shifted = in_order[0], in_order[1].roll(-step, dims=0)
-        shift = _relation(images[1:-1], shifted[1:-1])
-        if shift is not None and shift > 6:
+    strength, fit = found
+    if strength > 3:
+        if fit < 0.25:
+            yield Finding(
+                "label-noise",
+                "info",
+                "images and labels",
+                f"labels are only weakly tied to simple views of the images (correlation ≈ {fit:.2f})",
+                "hard images look like this, and so do many wrong labels: look at 50 of them with their labels",
+            )
+        return
+    for who, images, shifted in _paired_one_off(case):
+        shift = _relation(images, shifted)
+        if shift is not None and shift[0] > 6:
             yield Finding(
                 "label-shift",
                 "error",
                 "images and labels",
-                f"an image says nothing about its own label (≈ {strength:.1f} sigma), but much about the label of the sample "
-                f"{'after' if step == 1 else 'before'} it (≈ {shift:.1f} sigma)",
+                f"an image says nothing about its own label (≈ {strength:.1f} sigma), but much about that of the sample {who} it "
+                f"(≈ {shift[0]:.1f} sigma)",
                 "images and labels are paired one off: build both lists from the same rows, in one place",
             )
             return
@@ -150,30 +158,33 @@ def relation(case: Case) -> Iterator[Finding]:
     )
 
 
-def _in_order(case: Case) -> tuple[Tensor, Tensor] | None:
-    """Samples in the order in which they are stored: from the data set, else the first batch."""
+def _paired_one_off(case: Case) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Images with the labels of their neighbours: in the data set as it is stored, and inside the batches."""
     dataset: Any = getattr(case.loader, "dataset", None)
     if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
-        number = min(len(dataset), len(case.inputs), 300)
-        items = [dataset[i] for i in range(number)]
-        if len(items) >= ENOUGH and all(torch.is_tensor(item[0]) for item in items):
-            return torch.stack([item[0] for item in items]).float(), torch.stack([torch.as_tensor(item[1]) for item in items])
-    inputs, targets = case.data.first
-    return (inputs, targets) if len(inputs) >= 64 else None
+        items = [dataset[i] for i in range(min(len(dataset), 300))]
+        if len(items) >= ENOUGH and all(isinstance(item[0], Tensor) and item[0].is_floating_point() for item in items):
+            images, labels = torch.stack([item[0] for item in items]), torch.stack([torch.as_tensor(item[1]) for item in items])
+            yield "before", images[1:], labels[:-1]
+            yield "after", images[:-1], labels[1:]
+    yield "before", case.data.inputs, case.data.neighbours[0]
+    yield "after", case.data.inputs, case.data.neighbours[1]
 
 
-def _relation(inputs: Tensor, targets: Tensor) -> float | None:
-    """How far the best of the views predicts the targets beyond shuffled ones, in standard deviations of the shuffled."""
+def _relation(inputs: Tensor, targets: Tensor) -> tuple[float, float] | None:
+    """How well the best of the views predicts the targets: beyond shuffled ones, in standard deviations of these, and
+    as a correlation of predicted and true."""
     wanted = _as_numbers(targets)
     if wanted is None:
         return None
     generator = torch.Generator().manual_seed(0)
     shuffled = [wanted[torch.randperm(len(wanted), generator=generator)] for _ in range(40)]
-    best = -torch.inf
+    best, fit = -torch.inf, -1.0
     for kernel in _kernels(inputs.float(), generator):
         scores = _left_out_fits(kernel, [wanted, *shuffled])
         best = max(best, float((scores[0] - scores[1:].mean()) / scores[1:].std().clamp(min=1e-6)))
-    return best
+        fit = max(fit, float(scores[0]))
+    return best, fit
 
 
 def _as_numbers(targets: Tensor) -> Tensor | None:

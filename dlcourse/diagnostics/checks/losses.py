@@ -11,7 +11,7 @@ import math
 import re
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -76,11 +76,26 @@ def contract(case: Case) -> Iterator[Finding]:
             return None
 
     facts = Contract(outputs, targets, value, _kind(outputs), last)
+    facts = _without_ignored(facts, getattr(case.loss_fn, "ignore_index", None))
+    if len(facts.targets) == 0:
+        return
+    if (outside := list(_yes_no_range(facts))):
+        yield from outside
+        case.targets = (case.targets > 0).to(case.targets)
+        return
     mismatch = list(_pairing(facts)) or list(_right_is_cheaper(facts))
     yield from mismatch
-    yield from _range(facts)
+    yield from list(_range(facts)) or _squashed(facts)
     if not mismatch:
         yield from _reduction(facts)
+
+
+def _without_ignored(facts: Contract, ignored: int | None) -> Contract:
+    """Only the samples whose label the loss does not leave out."""
+    if not facts.labels or ignored is None:
+        return facts
+    kept = facts.targets != ignored
+    return replace(facts, outputs=facts.outputs[kept], targets=facts.targets[kept])
 
 
 def _call(case: Case, outputs: Tensor, targets: Tensor) -> Iterator[Finding]:
@@ -202,84 +217,142 @@ def _pairing(facts: Contract) -> Iterator[Finding]:
 
 
 def _right_is_cheaper(facts: Contract) -> Iterator[Finding]:
-    """Right answers must cost less than wrong ones."""
-    if facts.labels and facts.outputs.shape[1] > 1:
+    """Right answers must cost less than wrong ones, in one of the ways in which outputs may be written."""
+    costs = []
+    for right, wrong in _right_and_wrong(facts):
+        cost = facts.value(right.to(facts.outputs), facts.targets), facts.value(wrong.to(facts.outputs), facts.targets)
+        if cost[0] is not None and cost[1] is not None:
+            costs.append((cost[0], cost[1]))
+    if costs and all(right >= wrong - 1e-9 for right, wrong in costs):
+        yield Finding(
+            "loss-target-mismatch",
+            "error",
+            "the loss",
+            f"right answers cost as much as wrong ones or more (≈ {costs[0][0]:.3g} against {costs[0][1]:.3g})",
+            "check sign, order of arguments and meaning of the loss",
+        )
+    elif costs and facts.labels and costs[0][0] < -1 and facts.kind == "numbers":
+        yield _wants_logarithms("logits", costs[0][0])
+
+
+def _wants_logarithms(gets: str, cost: float) -> Finding:
+    return Finding(
+        "loss-target-mismatch",
+        "error",
+        "the loss",
+        f"it wants log-probabilities and gets {gets}: sure and right answers cost less than nothing (≈ {cost:.3g})",
+        "nn.CrossEntropyLoss on logits, or log_softmax at the end of the model and nn.NLLLoss",
+    )
+
+
+def _right_and_wrong(facts: Contract) -> Iterator[tuple[Tensor, Tensor]]:
+    """Outputs that say what the targets say, and others that do not."""
+    outputs, targets = facts.outputs, facts.targets
+    if facts.labels and outputs.shape[1] > 1:
         if facts.kind == "probabilities" and "Softmax" in facts.last_operation:
             return  # examined by `_range`
         right, wrong = facts.wanted(8.0), facts.wanted(8.0).roll(1, dims=1)
-        if facts.kind == "log-probabilities":
-            right, wrong = right.log_softmax(dim=1), wrong.log_softmax(dim=1)
-    elif facts.outputs.shape == facts.targets.shape and facts.targets.is_floating_point():
-        if _yes_or_no(facts.targets):
-            right, wrong = 16 * facts.targets - 8, 8 - 16 * facts.targets
-        else:
-            right, wrong = facts.targets, facts.targets + 3 * facts.targets.std().clamp(min=0.1)
-        if "Sigmoid" in facts.last_operation or facts.kind != "numbers":
-            return
-    else:
-        return
-    costs = facts.value(right.to(facts.outputs), facts.targets), facts.value(wrong.to(facts.outputs), facts.targets)
-    if costs[0] is None or costs[1] is None:
-        return
-    if costs[0] >= costs[1]:
-        yield Finding(
-            "loss-target-mismatch",
-            "error",
-            "the loss",
-            f"right answers cost as much as wrong ones or more (≈ {costs[0]:.3g} against {costs[1]:.3g})",
-            "check sign, order of arguments and meaning of the loss",
-        )
-    elif costs[0] < -1 and facts.labels:
-        yield Finding(
-            "loss-target-mismatch",
-            "error",
-            "the loss",
-            f"it falls below 0 without end (≈ {costs[0]:.3g} for sure and right answers): it wants log-probabilities and gets logits",
-            "nn.CrossEntropyLoss on logits, or log_softmax at the end of the model and nn.NLLLoss",
-        )
+        yield (right.log_softmax(dim=1), wrong.log_softmax(dim=1)) if facts.kind == "log-probabilities" else (right, wrong)
+    elif outputs.shape == targets.shape and targets.is_floating_point() and "Sigmoid" not in facts.last_operation:
+        generator = torch.Generator().manual_seed(2)
+        noise = torch.randn(targets.shape, generator=generator).to(targets)
+        yield targets, targets + 3 * noise * targets.std().clamp(min=0.1)
+        if bool(((targets >= 0) & (targets <= 1)).all()):
+            logit = torch.logit(targets, eps=1e-3)
+            yield logit, -logit
+            if targets.ndim == 2:
+                log = targets.clamp(min=1e-4).log()
+                yield log, log.roll(1, dims=1)
 
 
 def _yes_or_no(targets: Tensor) -> bool:
     return bool(((targets == 0) | (targets == 1)).all())
 
 
+def _yes_no_range(facts: Contract) -> Iterator[Finding]:
+    """Targets outside 0 … 1 for a loss of yes/no answers (a sigmoid inside), told by how it behaves on answers of 0 and 1."""
+    targets = facts.targets
+    if facts.outputs.shape != targets.shape or not targets.is_floating_point():
+        return
+    if bool(((targets >= 0) & (targets <= 1)).all()):
+        return
+    yes = (targets > targets.mean()).to(targets)
+    sure = facts.value(60 * yes - 30, yes)
+    unsure = facts.value(torch.zeros_like(facts.outputs), yes)
+    wrong = facts.value(30 - 60 * yes, yes)
+    if None in (sure, unsure, wrong) or abs(sure or 0) > 1e-6 or not 0.3 < (unsure or 0) < 3 or not 10 < (wrong or 0) < 100:
+        return
+    yield Finding(
+        "label-range",
+        "error",
+        "the targets",
+        f"the loss is one of yes/no answers, and the targets run from {float(targets.min()):g} to {float(targets.max()):g}",
+        "targets of 0 and 1: (mask > 0).float(), or a division by 255",
+    )
+
+
 def _range(facts: Contract) -> Iterator[Finding]:
     """How low the loss can get with outputs of the range that the model's last operation leaves."""
     operation = next((name for name in RANGES if facts.last_operation.startswith(name)), None)
-    probabilities = facts.kind == "probabilities"
-    if operation is None and not probabilities:
+    if operation is None and facts.kind != "probabilities":
         return
     low, high = RANGES[operation or "Softmax"]
     name = (operation or "softmax").lower()
+    targets = facts.targets
     if facts.labels:
-        bottom, top = max(low, -20.0), min(high, 20.0)
-        best = facts.value(bottom + (top - bottom) * facts.wanted(1.0), facts.targets)
-        nothing = facts.value(torch.full_like(facts.outputs, 1 / facts.outputs.shape[1]), facts.targets)
-    elif facts.outputs.shape == facts.targets.shape and _yes_or_no(facts.targets) and high == 1 and low == 0:
-        best = facts.value(facts.targets.to(facts.outputs), facts.targets)
-        nothing = facts.value(torch.full_like(facts.outputs, 0.5), facts.targets)
+        answer = facts.wanted(1.0)
+    elif facts.outputs.shape == targets.shape and _yes_or_no(targets):
+        answer = targets.to(facts.outputs)
     else:
-        targets = facts.targets
         outside = float(((targets < low - 1e-3) | (targets > high + 1e-3)).float().mean()) if targets.is_floating_point() else 0.0
         if outside > 0.05:
             seen = f"the last operation is a {name}, and {outside:.0%} of the targets lie where it never comes"
             yield Finding("output-range", "error", "the outputs", seen, "leave the last layer linear, or scale the targets into the range")
         return
+    best = facts.value(low + (min(high, 20.0) - low) * answer, targets)
+    nothing = facts.value(torch.full_like(facts.outputs, 0.5 if facts.kind == "numbers" else 1 / facts.outputs.shape[1]), targets)
     if best is None or nothing is None:
         return
-    if best > 0.2 * abs(nothing) or best < -1e-3:
-        inner = name in ("softmax", "sigmoid", "hardsigmoid")
+    if best < -1e-3 and facts.labels:
+        yield _wants_logarithms("probabilities", best)
+    elif best > 0.2 * abs(nothing):
         yield Finding(
-            "softmax-before-loss" if inner else "output-range",
+            "softmax-before-loss" if name in ("softmax", "sigmoid", "hardsigmoid") else "output-range",
             "error",
             "the outputs",
-            f"they went through a {name}; the loss wants " + ("log-probabilities" if best < 0 else "logits")
-            + f", and with outputs in this range it cannot fall below ≈ {best:.3g}, even if all answers are right and sure",
+            f"they went through a {name}, and the loss takes logits: with outputs in this range it cannot fall below ≈ {best:.3g}, even if "
+            f"all answers are right and sure",
             f"leave the {name} out of the model: the loss has its own; use it for predictions only",
-        )  # fmt: skip
+        )
     elif operation == "Relu":
         seen = "the last operation is a ReLU: logits below 0 are cut off, and have no gradient"
         yield Finding("output-range", "warning", "the outputs", seen, "leave the last layer linear")
+
+
+def _squashed(facts: Contract) -> Iterator[Finding]:
+    """A softmax or sigmoid inside the loss in front of another: however sure the right answers, they keep a price."""
+    targets = facts.targets
+    if facts.kind != "numbers":
+        return
+    if facts.labels and facts.outputs.shape[1] > 1:
+        answer = facts.wanted(1.0)
+    elif facts.outputs.shape == targets.shape and targets.is_floating_point() and _yes_or_no(targets):
+        answer = 2 * targets - 1
+    else:
+        return
+    sure, surer, wrong, more_wrong = (facts.value((size * answer).to(facts.outputs), targets) for size in (30, 60, -30, -60))
+    nothing = facts.value(torch.zeros_like(facts.outputs), targets)
+    if sure is None or surer is None or wrong is None or more_wrong is None or nothing is None:
+        return
+    if math.isclose(sure, surer, rel_tol=1e-5) and math.isclose(wrong, more_wrong, rel_tol=1e-5) and 0.2 * abs(nothing) < sure < wrong:
+        yield Finding(
+            "softmax-before-loss",
+            "error",
+            "inside the loss",
+            f"however sure, right answers cost ≈ {sure:.3g} and wrong ones no more than ≈ {wrong:.3g}: the outputs are squashed before they are "
+            f"compared",
+            "give the logits to the loss as they are: it has its own softmax (sigmoid)",
+        )
 
 
 def _reduction(facts: Contract) -> Iterator[Finding]:

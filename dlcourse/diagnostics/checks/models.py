@@ -22,7 +22,7 @@ LOOK = 64
 
 def modes(case: Case) -> Iterator[Finding]:
     """Dropout and batch norm in eval mode. The experiments go on in train mode."""
-    changing = [(n, m) for n, m in case.model.named_modules() if isinstance(m, _BatchNorm | _DropoutNd)]
+    changing = [(n, m) for n, m in case.model.named_modules() if _changing(m)]
     asleep = [(n, m) for n, m in changing if not m.training and not _frozen(m) and not _idle(m)]
     if asleep and not case.model.training:
         yield _asleep("the whole model", f"model.training is False, with {len(changing)} layers of dropout or batch norm")
@@ -53,6 +53,11 @@ def _asleep(where: str, seen: str, sure: bool = True) -> Finding:
     )
 
 
+def _changing(module: nn.Module) -> bool:
+    """Whether it does something else in train mode."""
+    return isinstance(module, _BatchNorm | _DropoutNd)
+
+
 def _frozen(module: nn.Module) -> bool:
     parameters = list(module.parameters(recurse=False))
     return bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
@@ -71,7 +76,7 @@ def runs(case: Case) -> Iterator[Finding]:
     """Whether the model takes a batch; what it answers is kept for the other examinations."""
     model, _ = case.try_out()
     inputs, _ = case.batch(LOOK)
-    given = inputs.clone()
+    given, meant = inputs.clone(), [module.training for module in model.modules()]
     single = max(case.data.batch_sizes) == 1
     try:
         seed_all(case.seed)
@@ -87,6 +92,9 @@ def runs(case: Case) -> Iterator[Finding]:
         )  # fmt: skip
         return
     case.outputs = outputs
+    moved = [n for (n, m), before in zip(model.named_modules(), meant, strict=True) if before and not m.training and _changing(m)]
+    if moved:
+        yield _asleep(moved[0], "forward() itself puts it in eval mode")
     yield from _batches_of_one(case, model, single)
     if inputs.shape != given.shape or not torch.equal(inputs.nan_to_num(), given.nan_to_num()):
         yield Finding(
@@ -233,6 +241,7 @@ def activations(case: Case) -> Iterator[Finding]:
     inputs, _ = case.batch(LOOK)
     seed_all(case.seed)
     outputs, looks = look_at_layers(model, inputs)
+    case.looks = looks
     weighted = [look for look in looks if look.weighted]
     broken = next((look for look in looks if look.rms != look.rms), None)
     if broken is not None or not torch.isfinite(outputs).all():
@@ -243,7 +252,7 @@ def activations(case: Case) -> Iterator[Finding]:
         start = max(hidden[0].input_rms, 1e-12)
         largest = max(hidden, key=lambda look: look.rms)
         growth, depth = largest.rms / start, hidden.index(largest) + 1
-        if growth > 1e3 or (growth > 30 and growth ** (1 / depth) > 1.8 and depth > 1):
+        if growth > 100 or (growth > 30 and growth ** (1 / depth) > 1.8 and depth > 1):
             seen = f"from ≈ {start:.3g} at the input to ≈ {largest.rms:.3g} (root mean square) after {depth} layers with weights"
             yield _exploding(largest.name, seen)
     if (dead := max(looks, key=lambda look: look.dead, default=None)) is not None and dead.dead > 0.5:

@@ -38,30 +38,31 @@ def reference(case: Case, so_far: Sequence[Finding]) -> Iterator[Finding]:
             return
     assert best is not None
     learned = best.learned(nothing)
-    alike = [n for n, p in trained.named_parameters() if p.requires_grad and p.ndim >= 2 and len(p) > 1 and p[0].numel() > 1 and same_rows(p)]
-    if alike and not learned:
+    sick = {finding.code for finding in so_far if finding.severity == "error"} - HARMLESS
+    if not learned and (alike := [name for name, p in trained.named_parameters() if p.requires_grad and same_rows(p)]):
         yield Finding(
-            "zero-or-constant-init", "error", alike[0],
+            "zero-or-constant-init",
+            "error",
+            alike[0],
             f"after {len(best.flows)} steps all units of {len(alike)} layers still have the same weights",
             "random weights (Kaiming, Xavier); only a last layer, or the last one of a residual branch, may start at 0",
-        )  # fmt: skip
-    elif not learned and best.spread < 1e-4 and len(batch[0]) > 1:
+        )
+        return
+    if sick & BLOCKING:
+        return
+    faded = list(_faded(case, best, learned))
+    yield from faded
+    if learned or faded or sick:
+        return
+    if best.spread < 1e-4 and len(batch[0]) > 1:
         yield Finding(
-            "constant-output", "error", "the outputs",
+            "constant-output",
+            "error",
+            "the outputs",
             f"after {len(best.flows)} steps all samples get the same answer (spread ≈ {best.spread:.2g})",
             "look where the samples become alike: record_activations shows the layer whose output no longer varies",
-        )  # fmt: skip
-    fade = [_fading(case, flow) for flow in (best.flows[0], best.flows[-1])]
-    if (ratio := max(fade)) < 1e-3:
-        yield Finding(
-            "vanishing-gradient",
-            "error" if ratio < 1e-5 or not learned else "warning",
-            "the first layers",
-            f"gradient over weight is ≈ {ratio:.1e} of what it is in the last layers",
-            "residual connections, batch or layer norm, ReLU-like activations, weights on a scale of their inputs (Kaiming)",
         )
-    sick = any(finding.severity == "error" and finding.code not in HARMLESS for finding in so_far)
-    if not learned and not sick and not alike and max(fade) >= 1e-3 and len(batch[0]) >= 4 and best.spread >= 1e-4:
+    elif len(batch[0]) >= 4:
         frozen = any(not p.requires_grad for p in case.model.parameters())
         yield Finding(
             "capacity-too-small",
@@ -73,6 +74,39 @@ def reference(case: Case, so_far: Sequence[Finding]) -> Iterator[Finding]:
         )
 
 
+def _faded(case: Case, trial: Trial, learned: bool) -> Iterator[Finding]:
+    """A gradient that fades on its way back, or a signal that fades on its way forward."""
+    remedy = "residual connections, batch or layer norm, ReLU-like activations, weights on a scale of their inputs (Kaiming)"
+    back = max(_fading(case, flow) for flow in (trial.flows[0], trial.flows[-1]))
+    if back < 1e-3:
+        yield Finding(
+            "vanishing-gradient",
+            "error" if back < 1e-5 or not learned else "warning",
+            "the first layers",
+            f"gradient over weight is ≈ {back:.1e} of what it is in the last layers",
+            remedy,
+        )
+        return
+    hidden = [look for look in case.looks if look.weighted][:-1]
+    if len(hidden) >= 3 and hidden[0].input_rms > 0:
+        signal = hidden[-1].variation / max(hidden[0].variation, 1e-30)
+        if hidden[0].variation < 1e-3 * hidden[0].input_rms:
+            signal *= hidden[0].variation / hidden[0].input_rms
+        if signal < (1e-4 if learned else 1e-2):
+            yield Finding(
+                "vanishing-gradient",
+                "error" if signal < 1e-5 or not learned else "warning",
+                hidden[-1].name,
+                f"what tells the samples apart shrinks to ≈ {signal:.1e} on its way through {len(hidden)} layers, and the gradient with it",
+                remedy,
+            )
+
+
+BLOCKING = {
+    "dead-units", "saturated-activations", "zero-or-constant-init", "exploding-activations", "nonfinite-parameter", "detached-graph",
+    "frozen-parameters", "loss-target-mismatch", "initial-loss",
+}  # fmt: skip
+"""Faults of which a gradient that fades is a consequence."""
 HARMLESS = {"unshuffled", "class-missing", "class-imbalance", "duplicate-or-leaking-data", "label-noise", "learning-rate-too-high", "learning-rate-too-low"}
 """Faults that do not keep a model from learning one batch by heart."""
 
@@ -173,49 +207,63 @@ def rate(case: Case) -> Iterator[Finding]:
     if own is None:
         return
     nothing = _nothing(case, batch)
-    worst, fall = max(own.first, nothing), (own.first - own.last) / max(abs(own.first), 1e-12)
     where = f"lr = {', '.join(f'{r:g}' for r in given[:3])}"
-    if own.last > 1.05 * own.first or own.last > 1.5 * nothing:
-        other = own
-        for factor in (0.1, 0.01, 1e-3, 1e-5):
-            tried = _try(case, batch, factor)
-            if tried is None:
-                return
-            other = tried
-            if other.last < 0.95 * own.first and other.last < 0.7 * own.last:
-                lost = not math.isfinite(own.last) or own.last > 1.5 * worst
-                yield Finding(
-                    "learning-rate-too-high",
-                    "error" if lost or own.last > 0.9 * worst else "warning",
-                    where,
-                    f"on one batch the loss goes from ≈ {own.first:.3g} to ≈ {own.last:.3g} in {case.steps} steps; "
-                    f"at {factor:g} times the rate to ≈ {other.last:.3g}",
-                    f"a learning rate around {max(given) * factor:.1g} (lr_range_test finds one), with warmup if only the start is wild",
-                )
-                return
-        if own.first < other.last and other.losses[1] > other.first and len(other.losses) > 2:
+    if own.stride > 0.7:
+        yield _too_high(
+            where,
+            f"the first steps change a typical weight by ≈ {own.stride:.1f} times its own size (1e-3 to 1e-2 is usual)",
+            max(given) * 0.01 / own.stride,
+        )
+        return
+    rises = own.last > 1.05 * own.first or own.last > 1.5 * nothing
+    stands = own.last > 0.98 * own.first or (own.last > 0.95 * nothing and own.first > 0.95 * nothing)
+    if not (rises or stands) or own.last < 0.2 * nothing:
+        return
+    best = own
+    for factor in (0.1, 0.01, 1e-3) if rises or own.stride > 0.02 else ():
+        other = _try(case, batch, factor)
+        if other is None:
+            return
+        if other.last < 0.95 * own.first and other.last < 0.75 * own.last:
+            yield _too_high(where, _compared(case, own, factor, other), max(given) * factor)
+            return
+        best = min(best, other, key=lambda trial: trial.last)
+    if rises:
+        gentle = _try(case, batch, 1e-5)
+        if gentle is not None and own.first < gentle.last and gentle.losses[1] > gentle.first and best.last >= own.first:
             yield Finding(
-                "wrong-direction", "error", where,
-                f"the loss rises at every rate, even at {factor:g} times it (≈ {other.first:.4g} to ≈ {other.last:.4g})",
+                "wrong-direction",
+                "error",
+                where,
+                f"the loss rises at every rate, even at 1e-5 times it (≈ {gentle.first:.4g} to ≈ {gentle.last:.4g})",
                 "maximize=True in the optimizer, a loss with the wrong sign, or gradients that are not those of this loss",
-            )  # fmt: skip
-    elif fall < 0.02 and own.last > 0.2 * nothing:
-        for factor in (10.0, 100.0, 1e3, 1e5):
-            other = _try(case, batch, factor)
-            if other is None:
-                return
-            if other.last < 0.85 * own.first:
-                yield Finding(
-                    "learning-rate-too-low",
-                    "error" if factor >= 100 else "warning",
-                    where,
-                    f"in {case.steps} steps on one batch the loss falls by ≈ {fall:.2%}, at {factor:g} times the rate by "
-                    f"≈ {1 - other.last / own.first:.0%}",
-                    f"a learning rate around {max(given) * factor:.1g} (lr_range_test finds one)",
-                )
-                return
-            if other.last > 1.05 * own.first:
-                return
+            )
+        return
+    for factor in (10.0, 100.0, 1e3, 1e4, 1e5, 1e6, 1e7):
+        other = _try(case, batch, factor)
+        if other is None or other.last > 1.2 * own.first:
+            return
+        if other.last < 0.85 * own.first:
+            yield Finding(
+                "learning-rate-too-low",
+                "error" if factor >= 100 else "warning",
+                where,
+                _compared(case, own, factor, other),
+                f"a learning rate around {max(max(given), 1e-6) * factor:.1g} (lr_range_test finds one)",
+            )
+            return
+
+
+def _compared(case: Case, own: Trial, factor: float, other: Trial) -> str:
+    return (
+        f"on one batch the loss goes from ≈ {own.first:.3g} to ≈ {own.last:.3g} in {case.steps} steps; "
+        f"at {factor:g} times the rate to ≈ {other.last:.3g}"
+    )
+
+
+def _too_high(where: str, seen: str, better: float) -> Finding:
+    remedy = f"a learning rate around {better:.1g} (lr_range_test finds one), with warmup if only the start is wild"
+    return Finding("learning-rate-too-high", "error", where, seen, remedy)
 
 
 def _try(case: Case, batch: tuple[torch.Tensor, torch.Tensor], factor: float) -> Trial | None:
@@ -235,7 +283,9 @@ def _try(case: Case, batch: tuple[torch.Tensor, torch.Tensor], factor: float) ->
 
 
 def _rates(optimizer: torch.optim.Optimizer) -> list[float]:
-    """The rate of each group; with a scheduler that warms up, the one it climbs to."""
+    """The rate of each group; before the first step, with a scheduler that warms up, the one it climbs to."""
+    if optimizer.state:
+        return [float(group["lr"]) for group in optimizer.param_groups]
     return [max(float(group.get(name, 0.0)) for name in ("lr", "initial_lr", "max_lr")) for group in optimizer.param_groups]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -97,7 +98,8 @@ def gradients(case: Case) -> Iterator[Finding]:
         return
     found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
     arrived = {name: g for name, g in zip(named, found, strict=True) if g is not None}
-    yield from _unreached(case, [name for name in named if name not in arrived])
+    yield from _unreached(case, [n for n in named if n not in arrived], [n for n, g in arrived.items() if not bool(g.any())])
+    yield from _unregistered(case, outputs, {id(p) for p in model.parameters()})
     if not math.isfinite(loss.item()):
         yield Finding("initial-loss", "error", "the first loss", f"it is {loss.item()}", "find the first value that is not finite: a log of 0, a division by 0, an overflow")
         return
@@ -110,7 +112,7 @@ def gradients(case: Case) -> Iterator[Finding]:
             "smaller weights in the last layer (its outputs should start near 0); check the scale of inputs and features",
         )
     norm = math.hypot(*(float(g.norm()) for g in arrived.values()))
-    fair = max(loss.item(), nothing[1]) if nothing is not None else loss.item()
+    fair = nothing[1] if nothing is not None else loss.item()
     if not math.isfinite(norm) or norm > 300 * max(fair, 1e-12):
         largest = max(arrived, key=lambda name: float(arrived[name].norm()))
         yield Finding(
@@ -122,32 +124,38 @@ def gradients(case: Case) -> Iterator[Finding]:
         )
 
 
-def _unreached(case: Case, names: list[str]) -> Iterator[Finding]:
-    """Parameters without a gradient: do the outputs depend on them?"""
-    if not names:
+def _unreached(case: Case, none: list[str], zero: list[str]) -> Iterator[Finding]:
+    """Parameters without a gradient, or with one that is 0 everywhere: do the outputs depend on them?"""
+    if not none and not zero:
         return
-    cut: list[str] = []
-    idle: list[str] = []
+    names = none + zero
     inputs, _ = case.batch(8 if not _has_batch_norm(case.model) else BATCH)
     model, _ = case.try_out()
-    with torch.no_grad():
+    parameters = dict(model.named_parameters())
+    depends: set[str] = set()
+
+    def answer() -> Tensor:
         seed_all(case.seed)
-        before = model(inputs.clone())
-        groups = [[name] for name in names] if len(names) <= 24 else [names]
-        parameters = dict(model.named_parameters())
-        for group in groups:
+        return model(inputs.clone()).nan_to_num()
+
+    with torch.no_grad():
+        before = answer()
+        for group in [[name] for name in names] if len(names) <= 24 else [none, zero]:
             kept = [parameters[name].clone() for name in group]
             for name in group:
-                parameter = parameters[name]
-                noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)).to(parameter)
-                parameter.add_(noise * (parameter.abs().mean() + 0.1))
-            seed_all(case.seed)
-            changed = not torch.equal(model(inputs.clone()).nan_to_num(), before.nan_to_num())
+                noise = torch.randn(parameters[name].shape, generator=torch.Generator().manual_seed(0)).to(parameters[name])
+                parameters[name].add_(noise * (parameters[name].abs().mean() + 0.1))
+            if not torch.equal(answer(), before):
+                depends.update(group)
             for name, value in zip(group, kept, strict=True):
                 parameters[name].copy_(value)
-            (cut if changed else idle).extend(group)
+    cut = [name for name in none if name in depends]
+    flat = [name for name in zero if name in depends]
+    idle = [name for name in none if name not in depends]
     if cut:
         yield _detached(cut[0], f"the outputs depend on {len(cut)} parameters that get no gradient, the first is {cut[0]}")
+    elif flat and not any(look.dead > 0.5 for look in case.looks):
+        yield _detached(flat[0], f"the outputs depend on {len(flat)} parameters whose gradient is exactly 0, the first is {flat[0]}")
     if idle:
         yield Finding(
             "unused-parameters",
@@ -155,6 +163,31 @@ def _unreached(case: Case, names: list[str]) -> Iterator[Finding]:
             idle[0],
             f"the outputs do not depend on {len(idle)} trainable parameters, the first is {idle[0]}",
             "use them in forward, or remove them: a layer that was defined and forgotten learns nothing",
+        )
+
+
+def _unregistered(case: Case, outputs: Tensor, known: set[int]) -> Iterator[Finding]:
+    """Tensors that the outputs would train, which the model does not know as its parameters."""
+    strangers: list[Tensor] = []
+    nodes, seen = [outputs.grad_fn], set()
+    while nodes:
+        node: Any = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        variable = getattr(node, "variable", None)
+        if variable is not None and id(variable) not in known:
+            strangers.append(variable)
+        nodes += [following for following, _ in node.next_functions]
+    held = {id(p) for group in case.optimizer.param_groups for p in group["params"]} if case.optimizer is not None else set()
+    if strangers and not any(id(p) in held for p in strangers):
+        shapes = ", ".join(str(tuple(p.shape)) for p in strangers[:3])
+        yield Finding(
+            "parameter-not-in-optimizer",
+            "error",
+            "layers that are not registered",
+            f"{len(strangers)} tensors that need a gradient take part in the outputs and are not in model.parameters(), of shapes {shapes}",
+            "nn.ModuleList instead of a list, nn.ModuleDict instead of a dict, nn.Parameter for single tensors",
         )
 
 
@@ -174,6 +207,8 @@ def weights_in_order(case: Case, flow: dict[str, float]) -> list[float]:
 
 
 def same_rows(weight: Tensor) -> bool:
-    """Whether all units of a layer have the same incoming weights."""
+    """Whether all units of a layer have the same incoming weights (for a matrix of several units and inputs)."""
+    if weight.ndim < 2 or len(weight) < 2 or weight[0].numel() < 2:
+        return False
     rows = weight.detach().flatten(1)
     return bool(((rows - rows[:1]).abs() <= 1e-6 * rows.abs().amax().clamp(min=1e-12)).all())
