@@ -68,6 +68,8 @@ class Case:
     seed: int
     steps: int
     deadline: float
+    stepped: bool = False
+    """Whether the optimizer has made steps already."""
     notes: list[str] = field(default_factory=list)
 
     inputs: Tensor = field(init=False)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from statistics import fmean
+from statistics import fmean, median
 
 POINTS = 24
 """A longer curve is cut into this many blocks, each its mean, so that the noise of single steps does not count."""
@@ -160,9 +160,12 @@ def thinned(values: Sequence[float], points: int = POINTS) -> list[float]:
 
 
 def _noise(curve: list[float]) -> float:
-    """How far neighbours differ by chance: the median of the second differences, scaled to a standard deviation."""
-    seconds = sorted(abs(a - 2 * b + c) for a, b, c in zip(curve, curve[1:], curve[2:], strict=False))
-    return 0.6 * seconds[len(seconds) // 2] if seconds else 0.0  # 1 / (0.6745 √6)
+    """How far neighbours differ by chance: the median second difference of the later half, as a standard deviation.
+
+    The first half is left out, since a steep fall bends.
+    """
+    seconds = [abs(a - 2 * b + c) for a, b, c in zip(curve, curve[1:], curve[2:], strict=False)]
+    return 0.6 * median(seconds[len(seconds) // 2 :]) if seconds else 0.0  # 1 / (0.6745 √6)
 
 
 def _end(values: Sequence[float]) -> float:

@@ -76,7 +76,8 @@ def diagnose(
         data = draw(loader, seed)
         own_model, own_optimizer = working_copy(model, optimizer)
         deadline = start + SECONDS
-        case = Case(own_model, own_optimizer, loss_fn, loader, val_loader, data, seed, steps, deadline)
+        stepped = optimizer is not None and (bool(optimizer.state) or getattr(optimizer, "_opt_called", False))
+        case = Case(own_model, own_optimizer, loss_fn, loader, val_loader, data, seed, steps, deadline, stepped)
         findings: list[Finding] = []
         for examination in progress(EXAMINATIONS, "examining", len(EXAMINATIONS)):
             findings += examination(case)

@@ -78,6 +78,20 @@ def look_at_layers(model: nn.Module, inputs: Tensor) -> tuple[Tensor, list[Layer
     return outputs, [replace(each, dead=alive[each.module]) for each in looks]
 
 
+def entering_first_weights(model: nn.Module, inputs: Tensor) -> tuple[nn.Module | None, Tensor]:
+    """The first leaf module with a weight that a forward pass calls, and what goes into it (the inputs, when there is none)."""
+    entering: list[tuple[nn.Module | None, Tensor]] = []
+    leaves = [m for m in model.modules() if isinstance(getattr(m, "weight", None), Tensor) and not any(m.children())]
+    handles = [m.register_forward_pre_hook(lambda m, args: entering.append((m, args[0].detach()))) for m in leaves]
+    try:
+        with torch.no_grad():
+            model(inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [*entering, (None, inputs)][0]
+
+
 def _rms(values: Tensor) -> float:
     rms = float(values.float().square().mean().sqrt())
     return rms if math.isfinite(rms) else math.nan

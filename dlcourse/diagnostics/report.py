@@ -41,6 +41,7 @@ CODES: Mapping[str, str] = {
     "initial-loss": "a first loss far above that of knowing nothing",
     "frozen-parameters": "parameters that need no gradient",
     "detached-graph": "no gradient reaches a part that the outputs depend on",
+    "wrong-direction": "the steps go uphill, at any rate",
     "unused-parameters": "parameters that the outputs do not depend on",
     "vanishing-gradient": "a gradient that fades on its way back",
     # the optimizer and the training
@@ -50,7 +51,6 @@ CODES: Mapping[str, str] = {
     "weight-decay-too-strong": "the decay pulls harder than the gradient",
     "learning-rate-too-high": "the loss rises, and falls at a smaller rate",
     "learning-rate-too-low": "the loss stands still, and falls at a larger rate",
-    "wrong-direction": "the steps go uphill, at any rate",
     "constant-output": "the same answer for every image, even after training",
     "capacity-too-small": "the model cannot even learn one batch by heart",
     # what the loader does

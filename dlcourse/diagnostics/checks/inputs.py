@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler, Sampler, SequentialSampler
 
 from dlcourse.diagnostics.case import Case, draw, fingerprints
+from dlcourse.diagnostics.layers import entering_first_weights
 from dlcourse.diagnostics.report import Finding
 
 CHANNELS = (1, 3, 4)
@@ -43,20 +44,22 @@ def channel_order(case: Case) -> Iterator[Finding]:
     if inputs.ndim != 4:
         return
     shape = tuple(inputs.shape[1:])
-    if shape[0] not in CHANNELS and sum(size in CHANNELS for size in shape) == 1 and min(shape) < max(shape) / 2:
+    met = _first_met(case, inputs)  # what the first weights get: the model may bring the axes into order itself
+    as_given = met is None or met.ndim != 4 or met.shape[1:] == shape
+    if as_given and shape[0] not in CHANNELS and sum(size in CHANNELS for size in shape) == 1 and min(shape) < max(shape) / 2:
         axis = 1 + next(i for i, size in enumerate(shape) if size in CHANNELS)
-        if _runs(case, inputs) and not _runs(case, inputs.movedim(axis, 1)):
-            return  # a model that wants them so
         yield Finding(
             "channel-order",
-            "error",
+            "error" if met is None or met.ndim == 4 else "warning",
             "the shape of a batch",
             f"a batch is (B, {', '.join(map(str, shape))}); the channels seem to be axis {axis}, PyTorch takes them from axis 1",
             "images.permute(0, 3, 1, 2) for (B, H, W, C); never reshape or view, which mix the pixels" if axis == 3
             else "permute the axes to (B, C, H, W), once and in one place",
         )  # fmt: skip
         case.inputs = inputs.movedim(axis, 1).contiguous()
-    elif shape[0] in (3, 4) and min(shape[1:]) >= 8 and (ratio := _roughness(inputs[:128].float())) > 1.25:
+        return
+    images = inputs if met is None or met.ndim != 4 else met.cpu()
+    if images.shape[1] in (3, 4) and min(images.shape[2:]) >= 8 and (ratio := _roughness(images.float())) > 1.1:
         yield Finding(
             "channel-order",
             "error",
@@ -79,14 +82,13 @@ def _differences(images: Tensor) -> float:
     return float(down.abs().mean() + across.abs().mean())
 
 
-def _runs(case: Case, inputs: Tensor) -> bool:
+def _first_met(case: Case, inputs: Tensor) -> Tensor | None:
+    """What goes into the first weights; None when the model does not run."""
     model, _ = case.try_out()
     try:
-        with torch.no_grad():
-            model(inputs[:8].to(case.device, copy=True))
+        return entering_first_weights(model, inputs[:64].to(case.device, copy=True))[1]
     except Exception:
-        return False
-    return True
+        return None
 
 
 def constant(case: Case) -> Iterator[Finding]:

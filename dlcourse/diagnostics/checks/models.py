@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from dlcourse.diagnostics.case import Case, seed_all
-from dlcourse.diagnostics.layers import look_at_layers
+from dlcourse.diagnostics.layers import entering_first_weights, look_at_layers
 from dlcourse.diagnostics.report import Finding
 from dlcourse.training.engine import set_training_mode
 
@@ -156,21 +155,10 @@ def input_scale(case: Case) -> Iterator[Finding]:
     if case.outputs is None or not case.inputs.is_floating_point():
         return
     model, _ = case.try_out()
-    entering: list[tuple[Any, Tensor]] = []
-    handles = []
-    for module in model.modules():
-        weight = getattr(module, "weight", None)
-        if isinstance(weight, Tensor) and not any(module.children()):
-            handles.append(module.register_forward_pre_hook(lambda m, args: entering.append((m, args[0].detach()))))
-    inputs, _ = case.batch(LOOK)
-    with torch.no_grad():
-        model(inputs)
-    for handle in handles:
-        handle.remove()
-    module, values = [*entering, (None, inputs)][0]
+    module, values = entering_first_weights(model, case.batch(LOOK)[0])
     if not values.is_floating_point() or isinstance(module, nn.Embedding):
         return
-    if module is not None and module.weight.ndim == 1:  # a norm: the scale does not matter
+    if module is not None and isinstance(module.weight, Tensor) and module.weight.ndim == 1:  # a norm: the scale does not matter
         return
     values = values.float()
     mean, std, size = float(values.mean()), float(values.std()), float(values.square().mean().sqrt())

@@ -202,7 +202,7 @@ def rate(case: Case) -> Iterator[Finding]:
         return
     yield from _decay(case)
     batch = case.batch(min(max(case.data.batch_sizes), BATCH) if max(case.data.batch_sizes) > 1 else 8)
-    given = _rates(case.optimizer)
+    given = _rates(case.optimizer, case.stepped)
     own = _try(case, batch, 1.0)
     if own is None:
         return
@@ -219,7 +219,7 @@ def rate(case: Case) -> Iterator[Finding]:
     stands = own.last > 0.98 * own.first or (own.last > 0.95 * nothing and own.first > 0.95 * nothing)
     if not (rises or stands) or own.last < 0.2 * nothing:
         return
-    best = own
+    tried = [own]
     for factor in (0.1, 0.01, 1e-3) if rises or own.stride > 0.02 else ():
         other = _try(case, batch, factor)
         if other is None:
@@ -227,23 +227,23 @@ def rate(case: Case) -> Iterator[Finding]:
         if other.last < 0.95 * own.first and other.last < 0.75 * own.last:
             yield _too_high(where, _compared(case, own, factor, other), max(given) * factor)
             return
-        best = min(best, other, key=lambda trial: trial.last)
+        tried.append(other)
     if rises:
-        gentle = _try(case, batch, 1e-5)
-        if gentle is not None and own.first < gentle.last and gentle.losses[1] > gentle.first and best.last >= own.first:
+        if all(trial.last > trial.first for trial in tried):
             yield Finding(
                 "wrong-direction",
                 "error",
                 where,
-                f"the loss rises at every rate, even at 1e-5 times it (≈ {gentle.first:.4g} to ≈ {gentle.last:.4g})",
+                f"the loss rises at every rate, even at 0.001 times it (≈ {tried[-1].first:.4g} to ≈ {tried[-1].last:.4g})",
                 "maximize=True in the optimizer, a loss with the wrong sign, or gradients that are not those of this loss",
             )
         return
+    fall = max(own.first - own.last, 0.0)
     for factor in (10.0, 100.0, 1e3, 1e4, 1e5, 1e6, 1e7):
         other = _try(case, batch, factor)
         if other is None or other.last > 1.2 * own.first:
             return
-        if other.last < 0.85 * own.first:
+        if own.first - other.last > max(0.05 * own.first, 20 * fall):
             yield Finding(
                 "learning-rate-too-low",
                 "error" if factor >= 100 else "warning",
@@ -275,16 +275,16 @@ def _try(case: Case, batch: tuple[torch.Tensor, torch.Tensor], factor: float) ->
         return None
     model, optimizer = case.try_out()
     assert optimizer is not None
-    for group, rate in zip(optimizer.param_groups, _rates(optimizer), strict=True):
+    for group, rate in zip(optimizer.param_groups, _rates(optimizer, case.stepped), strict=True):
         wanted = factor * rate if rate or factor <= 1 else factor * 1e-6
         group["lr"] = torch.tensor(wanted) if isinstance(group["lr"], torch.Tensor) else wanted
     lost = 20.0
     return train_on(case, model, optimizer, batch, case.steps, lambda trial: trial.losses[-1] > lost * max(trial.first, 1.0) and len(trial.losses) > 5)
 
 
-def _rates(optimizer: torch.optim.Optimizer) -> list[float]:
+def _rates(optimizer: torch.optim.Optimizer, stepped: bool) -> list[float]:
     """The rate of each group; before the first step, with a scheduler that warms up, the one it climbs to."""
-    if optimizer.state:
+    if stepped:
         return [float(group["lr"]) for group in optimizer.param_groups]
     return [max(float(group.get(name, 0.0)) for name in ("lr", "initial_lr", "max_lr")) for group in optimizer.param_groups]
 
@@ -307,7 +307,7 @@ def _decay(case: Case) -> Iterator[Finding]:
             if g is not None:
                 sizes[id(p)] = max(sizes[id(p)], float(g.norm()))
     fastest, group_number = 0.0, 0
-    for number, (group, decay, rate) in enumerate(zip(optimizer.param_groups, decays, _rates(optimizer), strict=True)):
+    for number, (group, decay, rate) in enumerate(zip(optimizer.param_groups, decays, _rates(optimizer, case.stepped), strict=True)):
         momentum = float(group.get("momentum", 0) or 0)
         shrink = decay * rate / (1 - min(momentum, 0.99))
         members = [p for p in group["params"] if id(p) in sizes]

@@ -103,6 +103,7 @@ def gradients(case: Case) -> Iterator[Finding]:
     if not math.isfinite(loss.item()):
         yield Finding("initial-loss", "error", "the first loss", f"it is {loss.item()}", "find the first value that is not finite: a log of 0, a division by 0, an overflow")
         return
+    yield from _uphill(case, loss.item(), arrived, inputs, targets)
     if nothing is not None and nothing[1] > 1e-8 and loss.item() > 1.6 * nothing[1]:
         yield Finding(
             "initial-loss",
@@ -113,7 +114,7 @@ def gradients(case: Case) -> Iterator[Finding]:
         )
     norm = math.hypot(*(float(g.norm()) for g in arrived.values()))
     fair = nothing[1] if nothing is not None else loss.item()
-    if not math.isfinite(norm) or norm > 300 * max(fair, 1e-12):
+    if not math.isfinite(norm) or norm > 100 * max(fair, 1e-12):
         largest = max(arrived, key=lambda name: float(arrived[name].norm()))
         yield Finding(
             "exploding-gradient",
@@ -121,6 +122,30 @@ def gradients(case: Case) -> Iterator[Finding]:
             largest,
             f"the norm of the whole gradient is ≈ {norm:.3g} for a loss of ≈ {loss.item():.3g}",
             "the scale of the weights, a norm layer, or clip_norm (one norm over all parameters)",
+        )
+
+
+def _uphill(case: Case, loss: float, gradients: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> Iterator[Finding]:
+    """Whether a short way against the gradient makes the loss smaller, by about as much as the gradient says."""
+    square = sum(float(g.square().sum()) for g in gradients.values())
+    if not 1e-12 < square < math.inf:
+        return
+    changes = []
+    for share in (1e-2, 1e-3):  # of the loss that the way should take off
+        model, _ = case.try_out()
+        way = share * abs(loss) / square
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if name in gradients:
+                    parameter.sub_(way * gradients[name])
+            changes.append((loss_of(case, model, inputs, targets)[0].item() - loss) / (share * abs(loss)))
+    if all(change > 0.5 for change in changes):
+        yield Finding(
+            "wrong-direction",
+            "error",
+            "the gradient",
+            f"a short step against the gradient raises the loss (by ≈ {changes[-1]:.1f} times what it should take off)",
+            "a backward pass of your own with a wrong sign, or a gradient that is not that of this loss",
         )
 
 
