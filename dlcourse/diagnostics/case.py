@@ -77,6 +77,8 @@ class Case:
     targets: Tensor = field(init=False)
     looks: list[LayerLook] = field(default_factory=list)
     """What a forward pass did in each layer."""
+    own_trial: Any = None
+    """The `Trial` with the user's optimizer as it is."""
     outputs: Tensor | None = None
     """What the model answers to `inputs[:batch]`, once it could be asked."""
 

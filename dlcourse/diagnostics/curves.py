@@ -139,8 +139,8 @@ def _standing_still(train: list[float], val: list[float], curves: Mapping[str, l
 
 
 def _falling(values: Sequence[float]) -> bool:
-    """Whether the last third goes on falling: a line through it falls by more than its noise, 3 % of its level and 1 % of
-    the start."""
+    """Whether the last third goes on falling: a line through it falls by more than its noise and half a percent of the
+    start."""
     curve = thinned(values)
     tail = curve[-max(3, len(curve) // 3) :]
     middle = (len(tail) - 1) / 2
@@ -148,7 +148,7 @@ def _falling(values: Sequence[float]) -> bool:
     slope = sum((i - middle) * v for i, v in enumerate(tail)) / spread
     error = math.sqrt(sum((v - fmean(tail) - slope * (i - middle)) ** 2 for i, v in enumerate(tail)) / max(1, len(tail) - 2))
     fall = -slope * (len(tail) - 1)
-    return fall > max(0.03 * abs(fmean(tail)), 0.01 * abs(curve[0])) and -slope > 3 * error / math.sqrt(spread)
+    return fall > 0.005 * abs(curve[0]) and -slope > 3 * error / math.sqrt(spread)
 
 
 def thinned(values: Sequence[float], points: int = POINTS) -> list[float]:

@@ -51,7 +51,7 @@ def look_at_layers(model: nn.Module, inputs: Tensor) -> tuple[Tensor, list[Layer
         leaving = output[0] if isinstance(output, tuple) else output
         if not isinstance(leaving, Tensor) or not leaving.is_floating_point():
             return
-        first = not any(each.weighted for each in looks)
+        raw = entering is None or entering.data_ptr() == inputs.data_ptr() or not any(each.weighted for each in looks)
         looks.append(
             LayerLook(
                 names.get(module, type(module).__name__) or type(module).__name__,
@@ -59,13 +59,12 @@ def look_at_layers(model: nn.Module, inputs: Tensor) -> tuple[Tensor, list[Layer
                 _rms(entering) if entering is not None and entering.is_floating_point() else 1.0,
                 _rms(leaving.detach()),
                 _rms(leaving.detach() - leaving.detach().mean(dim=0)),
-                0.0 if entering is None or first else _dead(entering),
-                max(_saturated(module, leaving.detach()), 0.0 if entering is None or first else _at_ends(entering)),
+                0.0 if raw or entering is None else _dead(entering),
+                max(_saturated(module, leaving.detach()), 0.0 if raw or entering is None else _at_ends(entering)),
             )
         )
 
-    leaves = [m for m in model.modules() if not any(m.children()) or any(p is not None for p in m._parameters.values())]
-    handles = [module.register_forward_hook(look) for module in leaves]
+    handles = [module.register_forward_hook(look) for module in model.modules() if not any(module.children())]
     try:
         with torch.no_grad():
             outputs = model(inputs)

@@ -23,17 +23,20 @@ def reference(case: Case, so_far: Sequence[Finding]) -> Iterator[Finding]:
     if case.outputs is None or not trainable:
         return
     batch = case.batch(BY_HEART)
-    best: Trial | None = None
+    best, trained = case.own_trial, case.model
     nothing = _nothing(case, batch)
-    for rate in (3e-3, 3e-4, 3e-2):
+    for rate in (2e-3, 2e-2, 2e-4):
+        if best is not None and best.learned(nothing):
+            break
         model, _ = case.try_out()
         optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=rate)
-        trial = train_on(case, without_dropout(model), optimizer, batch, 2 * case.steps, lambda trial: trial.learned(nothing))
+        trial = train_on(
+            case, without_dropout(model), optimizer, batch, 2 * case.steps,
+            lambda trial: trial.learned(nothing) or (len(trial.losses) > 20 and trial.last > trial.first),
+        )  # fmt: skip
         if best is None or trial.last < best.last:
             best, trained = trial, model
-        if trial.learned(nothing):
-            break
-        if case.late:
+        if case.late and not trial.learned(nothing):
             case.notes.append("whether the model can learn a batch by heart: no time was left")
             return
     assert best is not None
@@ -207,6 +210,7 @@ def rate(case: Case) -> Iterator[Finding]:
     if own is None:
         return
     nothing = _nothing(case, batch)
+    case.own_trial = own
     where = f"lr = {', '.join(f'{r:g}' for r in given[:3])}"
     if own.stride > 0.7:
         yield _too_high(
@@ -278,8 +282,12 @@ def _try(case: Case, batch: tuple[torch.Tensor, torch.Tensor], factor: float) ->
     for group, rate in zip(optimizer.param_groups, _rates(optimizer, case.stepped), strict=True):
         wanted = factor * rate if rate or factor <= 1 else factor * 1e-6
         group["lr"] = torch.tensor(wanted) if isinstance(group["lr"], torch.Tensor) else wanted
-    lost = 20.0
-    return train_on(case, model, optimizer, batch, case.steps, lambda trial: trial.losses[-1] > lost * max(trial.first, 1.0) and len(trial.losses) > 5)
+    return train_on(case, model, optimizer, batch, case.steps, _decided)
+
+
+def _decided(trial: Trial) -> bool:
+    """Whether further steps would tell nothing new: the loss is lost, or half of it is gone for good."""
+    return len(trial.losses) > 5 and (trial.losses[-1] > 20 * max(trial.first, 1.0) or max(trial.losses[-3:]) < 0.5 * trial.first)
 
 
 def _rates(optimizer: torch.optim.Optimizer, stepped: bool) -> list[float]:
