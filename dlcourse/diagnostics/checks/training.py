@@ -203,7 +203,6 @@ def rate(case: Case) -> Iterator[Finding]:
     known = {id(p) for p in case.model.parameters() if p.requires_grad}
     if not any(id(p) in known for group in case.optimizer.param_groups for p in group["params"]):
         return
-    yield from _decay(case)
     batch = case.batch(min(max(case.data.batch_sizes), BATCH) if max(case.data.batch_sizes) > 1 else 8)
     given = _rates(case.optimizer, case.stepped)
     own = _try(case, batch, 1.0)
@@ -216,9 +215,10 @@ def rate(case: Case) -> Iterator[Finding]:
         yield _too_high(
             where,
             f"the first steps change a typical weight by ≈ {own.stride:.1f} times its own size (1e-3 to 1e-2 is usual)",
-            max(given) * 0.01 / own.stride,
+            max(given) * _calm(case, batch),
         )
         return
+    yield from _decay(case)
     rises = own.last > 1.05 * own.first or own.last > 1.5 * nothing
     stands = own.last > 0.98 * own.first or (own.last > 0.95 * nothing and own.first > 0.95 * nothing)
     if not (rises or stands) or own.last < 0.2 * nothing:
@@ -256,6 +256,15 @@ def rate(case: Case) -> Iterator[Finding]:
                 f"a learning rate around {max(max(given), 1e-6) * factor:.1g} (lr_range_test finds one)",
             )
             return
+
+
+def _calm(case: Case, batch: tuple[torch.Tensor, torch.Tensor]) -> float:
+    """The first of some smaller rates, as a factor, with which the loss falls by steps of a fair size."""
+    for factor in (0.1, 0.01, 1e-3, 1e-4):
+        trial = _try(case, batch, factor)
+        if trial is None or (trial.stride < 0.2 and trial.last < 0.95 * trial.first):
+            return factor
+    return 1e-4
 
 
 def _compared(case: Case, own: Trial, factor: float, other: Trial) -> str:
