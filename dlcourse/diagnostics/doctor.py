@@ -65,11 +65,13 @@ def diagnose(
     With `val_loader` it is searched for images that are in both. `steps` is the length of the short trainings on one batch
     with the optimizer given. A report for the same arguments and seed is the same.
 
-    Hooks of the user are not called. Raises ValueError for an empty loader, a batch that is not a pair of tensors, and
-    steps < 5. Whatever the model or the loss raises is a finding.
+    Hooks of the user are not called. Whatever the model or the loss raises is a finding. Raises ValueError for an empty
+    loader, one that can be read only once, a batch that is not a pair of tensors, and steps < 5.
     """
     if steps < 5:
         raise ValueError(f"steps={steps} must be at least 5 to tell a learning rate")
+    if isinstance(loader, Iterator):
+        raise ValueError("the loader is an iterator, which the examination would use up; give a DataLoader or a list of batches")
     start = time.monotonic()
     loaders = [loader] if val_loader is None else [loader, val_loader]
     with no_trace(loaders, seed):
@@ -80,10 +82,21 @@ def diagnose(
         case = Case(own_model, own_optimizer, loss_fn, loader, val_loader, data, seed, steps, deadline, stepped)
         findings: list[Finding] = []
         for examination in progress(EXAMINATIONS, "examining", len(EXAMINATIONS)):
-            findings += examination(case)
-        findings += training.reference(case, findings)
+            findings += _examined(case, examination)
+        findings += _examined(case, lambda case: training.reference(case, findings))
     if not data.complete:
         case.notes.append(f"all samples: after 10 s {len(data.stream)} had been read")
     if case.outputs is None:
         case.notes.append("what comes after a forward pass and a loss, since one of them fails")
     return Report(tuple(findings), tuple(case.notes), time.monotonic() - start)
+
+
+def _examined(case: Case, examination: Callable[[Case], Iterator[Finding]]) -> list[Finding]:
+    """The findings of one examination. When it fails on an unusual model, the others still go on."""
+    found: list[Finding] = []
+    try:
+        found.extend(examination(case))
+    except Exception as error:
+        name = getattr(examination, "__name__", "training").replace("_", " ").replace("<lambda>", "learning by heart")
+        case.notes.append(f"{name}: {type(error).__name__}: {str(error)[:200]}")
+    return found

@@ -657,14 +657,14 @@ def tiny_weights():
 
 
 @fault("vanishing-gradient")
-def eighteen_convolutions_with_default_weights():
-    return training(plain_cnn(18, 4, 3), batches(*gratings()))
+def twelve_convolutions_with_default_weights():
+    return training(plain_cnn(12, 4, 3), batches(*gratings()))
 
 
 @fault("vanishing-gradient")
-def sigmoid_in_eight_convolutions():
+def sigmoid_in_six_convolutions():
     layers: list[nn.Module] = [nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.Sigmoid()]
-    for _ in range(8):
+    for _ in range(5):
         layers += [nn.Conv2d(8, 8, 3, padding=1), nn.Sigmoid()]
     model = Net(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten()), nn.Linear(32, 4))
     return training(model, batches(*gratings()), optimizer=adam(model))
@@ -725,7 +725,7 @@ def biases_of_minus_ten():
 @fault("dead-units")
 def a_convolution_pushed_below_zero():
     model = cnn(4, 3)
-    nn.init.constant_(model.features[4].bias, -10.0)
+    nn.init.constant_(model.features[3].bias, -10.0)
     return training(model, batches(*gratings()))
 
 
@@ -746,10 +746,10 @@ def norm_biases_of_minus_five():
 
 
 @fault("dead-units")
-def killed_by_three_large_steps():
+def killed_by_eight_large_steps():
     model = cnn()
     data = batches(*fashion())
-    steps_of(training(model, data, optimizer=sgd(model, 3.0)), 3)
+    steps_of(training(model, data, optimizer=sgd(model, 1.5)), 8)
     model.zero_grad()
     return training(model, data)  # a sensible rate comes too late
 
@@ -766,7 +766,7 @@ def tanh_with_large_weights():
 def sigmoid_pushed_to_one():
     model = cnn(4, 3, act=nn.Sigmoid)
     nn.init.constant_(model.features[0].bias, 12.0)
-    nn.init.constant_(model.features[4].bias, 12.0)
+    nn.init.constant_(model.features[3].bias, 12.0)
     return training(model, batches(*gratings()), optimizer=adam(model))
 
 

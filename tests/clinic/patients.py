@@ -212,8 +212,8 @@ def cnn(
 ) -> Net:
     """Two convolutions, each halving the 16×16 pixels, and a linear head."""
     features = nn.Sequential(
-        nn.Conv2d(channels, width, 3, padding=1), norm_layer(norm, width), act(), nn.MaxPool2d(2),
-        nn.Conv2d(width, 2 * width, 3, padding=1), norm_layer(norm, 2 * width), act(), nn.MaxPool2d(2),
+        nn.Conv2d(channels, width, 3, stride=2, padding=1), norm_layer(norm, width), act(),
+        nn.Conv2d(width, 2 * width, 3, stride=2, padding=1), norm_layer(norm, 2 * width), act(),
         nn.Flatten(),
     )  # fmt: skip
     return kind(features, nn.Linear(2 * width * 16, classes))

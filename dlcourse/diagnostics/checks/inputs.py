@@ -154,6 +154,8 @@ def duplicates(case: Case) -> Iterator[Finding]:
 
 def _draws_by_itself(loader: Any) -> bool:
     """Whether its sampler may give a sample several times on purpose."""
+    if not hasattr(getattr(loader, "dataset", None), "__len__"):
+        return False
     sampler = getattr(loader, "sampler", None)
     plain = isinstance(sampler, SequentialSampler) or (isinstance(sampler, RandomSampler) and not sampler.replacement)
     return isinstance(sampler, Sampler) and not plain
