@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from dlcourse.diagnostics.layers import LayerLook
-from dlcourse.training.batches import are_labels, unpack
+from dlcourse.training.batches import unpack
 from dlcourse.training.engine import LossFunction, device_of
 from dlcourse.training.rng import generator_states, restore_generators, restore_rng, rng_state
 
@@ -89,10 +89,13 @@ class Case:
     def device(self) -> torch.device:
         return device_of(self.model)
 
+    metric: bool = False
+    """Whether the loss compares samples with each other, so that labels are groups and outputs no classes."""
+
     @property
     def classes(self) -> int | None:
         """How many classes the model tells apart, None when this is no classification (or could not be run)."""
-        if self.outputs is None or not are_labels(self.outputs, self.targets):
+        if self.outputs is None or self.metric or not are_class_labels(self.outputs, self.targets):
             return None
         return self.outputs.shape[1]
 
@@ -109,6 +112,12 @@ class Case:
         return time.monotonic() > self.deadline
 
 
+def are_class_labels(outputs: Tensor, targets: Tensor) -> bool:
+    """Whether integers (B, …) name classes of outputs (B, K, …): an image's class, or that of each of its pixels."""
+    whole = not targets.is_floating_point() and targets.dtype != torch.bool
+    return whole and outputs.ndim == targets.ndim + 1 and outputs.shape[2:] == targets.shape[1:]
+
+
 def working_copy(
     model: nn.Module, optimizer: torch.optim.Optimizer | None
 ) -> tuple[nn.Module, torch.optim.Optimizer | None]:
@@ -118,15 +127,20 @@ def working_copy(
         for value in vars(module).values():  # results kept from an earlier forward pass cannot be copied as they are
             if isinstance(value, Tensor) and not value.is_leaf:
                 memo[id(value)] = value.detach().clone()
-    gradients = [parameter.grad for parameter in model.parameters()]
+    gradients, own = [parameter.grad for parameter in model.parameters()], vars(optimizer) if optimizer is not None else {}
     model, optimizer = copy.deepcopy((model, optimizer), memo)
+    for name, value in own.items():  # what an optimizer of its own kind keeps (LBFGS its parameters), a copy leaves out
+        if name not in vars(optimizer) and not callable(value):
+            setattr(optimizer, name, copy.deepcopy(value, memo))
     for parameter, gradient in zip(model.parameters(), gradients, strict=True):  # a copy leaves them behind
         parameter.grad = None if gradient is None else gradient.clone()
-    for module in model.modules():
+    modules = set(model.modules())
+    for module in modules:
         for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
             hooks = getattr(module, name)
             for key, hook in list(hooks.items()):
-                if not type(hook).__module__.startswith("torch.nn.utils"):  # spectral norm and pruning are hooks
+                of_torch = getattr(hook, "__module__", "").startswith("torch.")  # spectral norm, lazy layers
+                if not of_torch and getattr(hook, "__self__", None) not in modules:  # a model may hook itself
                     del hooks[key]
     for parameter in model.parameters():
         parameter._backward_hooks = None

@@ -117,6 +117,8 @@ def _at_ends(entering: Tensor) -> float:
     if not entering.is_floating_point() or entering.numel() < 64:
         return 0.0
     low, high = (float(value) for value in torch.aminmax(entering))
+    if bool(((entering == low) | (entering == high)).all()):
+        return 0.0  # two values only: binary on purpose
     if -1 <= low < -0.9 and 0.9 < high <= 1:
         return float((entering.abs() > 0.98).float().mean())
     if 0 <= low < 0.1 and 0.9 < high <= 1 and float((entering == 0).float().mean()) < 0.1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 CODES: Mapping[str, str] = {
     # the data
@@ -60,6 +60,14 @@ CODES: Mapping[str, str] = {
 }
 """Every code and what it means, in the order of cause and effect: what stands further up can be the cause of the rest."""
 
+CONSEQUENCES: Mapping[str, frozenset[str]] = {
+    "zero-or-constant-init": frozenset({"dead-units", "vanishing-gradient", "constant-output", "capacity-too-small", "learning-rate-too-low"}),
+    "dead-units": frozenset({"vanishing-gradient", "constant-output", "capacity-too-small", "learning-rate-too-low", "detached-graph"}),
+    "saturated-activations": frozenset({"vanishing-gradient", "constant-output", "capacity-too-small", "learning-rate-too-low"}),
+    "vanishing-gradient": frozenset({"constant-output", "capacity-too-small", "learning-rate-too-low"}),
+}
+"""What a fault brings about by itself, so that it need not be treated on its own."""
+
 SEVERITIES = ("error", "warning", "info")
 
 
@@ -99,7 +107,13 @@ class Report:
     seconds: float = field(default=0.0, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "findings", tuple(sorted(self.findings, key=lambda finding: finding.rank)))
+        causes = {finding.code for finding in self.findings if finding.severity == "error"}
+        followed = [(finding, next((c for c in causes if finding.code in CONSEQUENCES.get(c, ())), None)) for finding in self.findings]
+        findings = [
+            finding if cause is None else replace(finding, severity="info", remedy=f"follows from {cause}; treat that first")
+            for finding, cause in followed
+        ]
+        object.__setattr__(self, "findings", tuple(sorted(findings, key=lambda finding: finding.rank)))
 
     @property
     def healthy(self) -> bool:

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from dlcourse.diagnostics.case import Case, seed_all
-from dlcourse.training.batches import are_labels
+from dlcourse.diagnostics.case import Case, are_class_labels, seed_all
 
 
 @dataclass
@@ -27,6 +26,8 @@ class Trial:
     """Of each step: norm of the gradient over that of the weight, by parameter; 0 for a gradient of zeros."""
     stride: float = 0.0
     """How far the first steps move a weight, over its size: the median over the weights of at least two dimensions."""
+    model: nn.Module | None = None
+    """As it is after the training."""
     spread: float = 0.0
     """How much the last outputs differ from sample to sample."""
 
@@ -42,7 +43,12 @@ class Trial:
 
     def learned(self, nothing: float) -> bool:
         """Whether the batch was mostly learned by heart: half of the loss of knowing nothing is gone, or 9 of 10 are right."""
-        return min(self.losses, default=math.inf) < 0.5 * nothing or max(self.accuracies, default=0.0) >= 0.9
+        lowest = min(self.losses, default=math.inf)
+        return lowest < 0.5 * nothing or lowest < 0.2 * self.first or max(self.accuracies, default=0.0) >= 0.9
+
+    def stalled(self, over: int) -> bool:
+        """Whether the last `over` steps brought next to nothing."""
+        return len(self.losses) > 2 * over and min(self.losses[-over:]) > 0.97 * min(self.losses[:-over])
 
 
 def train_on(
@@ -58,14 +64,14 @@ def train_on(
     Gradients are put only where they belong, into this copy's own parameters: a loss that refers to the user's model
     must not leave gradients there.
     """
-    trial = Trial()
+    trial = Trial(model=model)
     inputs, targets = batch
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
 
     def closure() -> float:
         loss, outputs = loss_of(case, model, inputs, targets)
         trial.losses.append(loss.item())
-        if are_labels(outputs, targets):
+        if are_class_labels(outputs, targets):
             trial.accuracies.append(float((outputs.argmax(dim=1) == targets).float().mean()))
         trial.spread = float(outputs.detach().float().std(dim=0).mean()) if len(outputs) > 1 else math.nan
         gradients = torch.autograd.grad(loss, list(named.values()), allow_unused=True) if loss.requires_grad else []
@@ -92,9 +98,9 @@ def train_on(
     return trial
 
 
-def loss_of(case: Case, model: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss and outputs on copies of the batch, with the case's random numbers."""
-    seed_all(case.seed)
+def loss_of(case: Case, model: nn.Module, inputs: Tensor, targets: Tensor, *, seed: int | None = None) -> tuple[Tensor, Tensor]:
+    """Loss and outputs on copies of the batch, with the case's random numbers (or others)."""
+    seed_all(case.seed if seed is None else seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         outputs = model(inputs.clone())
@@ -118,15 +124,14 @@ def without_dropout(model: nn.Module) -> nn.Module:
 def knowing_nothing(case: Case, outputs: Tensor, targets: Tensor) -> tuple[float, float] | None:
     """The loss of answers that do not look at the image: the best and the worst of some constants. None if it refuses all."""
     constants = [torch.zeros_like(outputs)]
-    if outputs.ndim == 2 and outputs.shape[1] > 1 and are_labels(outputs, targets):
-        uniform = torch.full_like(outputs, 1 / outputs.shape[1])
-        low = float(outputs.min())
-        constants = [uniform] if 0 <= low <= 1 and float(outputs.max()) <= 1 else [uniform.log()]
+    uniform = torch.full_like(outputs, 1 / outputs.shape[1]) if outputs.ndim >= 2 else constants[0]
+    if are_class_labels(outputs, targets):
+        constants = [uniform] if float(outputs.min()) >= 0 and float(outputs.max()) <= 1 else [uniform.log()]
     elif targets.is_floating_point() and outputs.shape == targets.shape:
         mean = targets.mean(dim=0, keepdim=True).expand_as(targets)
         constants.append(mean)
         if bool(((mean >= 0) & (mean <= 1)).all()):
-            constants.append(torch.logit(mean, eps=1e-3))
+            constants += [torch.logit(mean, eps=1e-3), mean.clamp(min=1e-4).log()]
     found = []
     for constant in constants:
         try:
@@ -134,5 +139,5 @@ def knowing_nothing(case: Case, outputs: Tensor, targets: Tensor) -> tuple[float
                 found.append(float(case.loss_fn(constant.to(outputs).clone(), targets.clone())))
         except Exception:
             continue
-    found = [value for value in found if math.isfinite(value)]
+    found = [value for value in found if math.isfinite(value) and value >= 0]  # below 0: not outputs as the loss wants them
     return (min(found), max(found)) if found else None

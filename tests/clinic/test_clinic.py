@@ -13,14 +13,14 @@ from traces import changes, snapshot
 
 from dlcourse.diagnostics import CODES, diagnose
 
-PER_CODE = 1  # faults of one code that run every time; the others bear the mark "large" (-m large; confusion.py: all)
+PER_CODE = 1  # faults of one code that run every time; the others bear the mark "clinic" (-m clinic; confusion.py: all)
 
 
 def with_marks(cases):
     seen = Counter()
     for case in cases:
         seen[case.codes] += 1
-        marks = [pytest.mark.large] if seen[case.codes] > PER_CODE else []
+        marks = [pytest.mark.clinic] if seen[case.codes] > PER_CODE else []
         yield pytest.param(case, id=case.name, marks=marks)
 
 
@@ -34,6 +34,7 @@ def examine(case):
             training.model, training.loader, training.loss_fn, training.optimizer, val_loader=training.val_loader
         )
     assert changes(before, snapshot(training)) == []
+    assert [note for note in report.notes if "Error" in note] == []
     return report
 
 

@@ -36,6 +36,8 @@ def finite(case: Case) -> Iterator[Finding]:
     good = torch.isfinite(_flat(case.inputs)).all(dim=1) & torch.isfinite(_flat(case.targets)).all(dim=1)
     if good.any():
         case.inputs, case.targets = case.inputs[good], case.targets[good]
+    else:
+        case.inputs, case.targets = case.inputs.nan_to_num(0, 0, 0), case.targets.nan_to_num(0, 0, 0)
 
 
 def channel_order(case: Case) -> Iterator[Finding]:

@@ -19,7 +19,7 @@ def label_range(case: Case) -> Iterator[Finding]:
     """Labels outside 0 … K−1. The experiments go on without them."""
     if (k := case.classes) is None:
         return
-    labels = _labels(case, case.data.stream[:, 0])
+    labels = _labels(case)
     if not len(labels):
         return
     low, high = int(labels.min()), int(labels.max())
@@ -34,62 +34,96 @@ def label_range(case: Case) -> Iterator[Finding]:
             f"labels run from 1 to {k}, the classes of the model from 0 to {k - 1}",
             "count from 0: labels − 1",
         )
-    else:
-        yield Finding(
-            "label-range",
-            "error",
-            "the labels",
-            f"labels run from {low} to {high}, the classes of the model from 0 to {k - 1}: {outside} of {len(labels)} lie outside",
-            f"map the classes to 0 … {k - 1}, or give the model {high + 1} outputs" if low >= 0
-            else "map the classes to 0, 1, 2 …; a label that is to be left out needs the loss's ignore_index",
-        )  # fmt: skip
-    inside = (case.targets >= 0) & (case.targets < k)
-    if low == 1 and high == k:
         case.targets = case.targets - 1
-    elif inside.any():
+        return
+    yield Finding(
+        "label-range",
+        "error",
+        "the labels",
+        f"labels run from {low} to {high}, the classes of the model from 0 to {k - 1}: {outside} of {len(labels)} lie outside",
+        f"map the classes to 0 … {k - 1}, or give the model {high + 1} outputs; a label that is to be left out needs the loss's ignore_index",
+    )
+    inside = ((case.targets >= 0) & (case.targets < k)).reshape(len(case.targets), -1).all(dim=1)
+    if inside.any():
         case.inputs, case.targets = case.inputs[inside], case.targets[inside]
+    else:
+        case.targets = case.targets.clamp(0, k - 1)
 
 
 def balance(case: Case) -> Iterator[Finding]:
     """Classes that are missing, and classes of very different sizes."""
+    stream = case.data.stream
+    if case.outputs is not None and case.classes is None and not case.metric and case.targets.is_floating_point():
+        if case.outputs.shape[1:] == case.targets.shape[1:] and bool(((stream == 0) | (stream == 1)).all()):
+            yield from _yes_and_no(case, stream)
+        return
     if (k := case.classes) is None or k < 2:
         return
-    labels = _labels(case, case.data.stream[:, 0]).long()
-    labels = labels[(labels >= 0) & (labels < k)] if int(labels.max()) != k else labels[labels >= 1] - 1
+    labels = _labels(case).long()
+    labels = labels - 1 if int(labels.min()) == 1 and int(labels.max()) == k else labels
+    labels = labels[(labels >= 0) & (labels < k)]
     if len(labels) < 4 * k and len(labels) < 500:
         return
     counts = torch.bincount(labels, minlength=k)
     missing = (counts == 0).nonzero().flatten().tolist()
     if missing and case.data.complete:
         few = len(missing) < 0.5 * k and len(labels) >= 20 * k
-        names = ", ".join(map(str, missing[:5])) + (" …" if len(missing) > 5 else "")
-        yield Finding(
-            "class-missing",
-            "error" if few else "warning",
-            f"class {names}",
-            f"{len(missing)} of the model's {k} classes have no sample among {len(labels)}",
-            "check the class mapping and the split, or give the model fewer classes",
-        )
+        yield _missing(", ".join(map(str, missing[:5])) + (" …" if len(missing) > 5 else ""), few,
+                       f"{len(missing)} of the model's {k} classes have no sample among {len(labels)}")  # fmt: skip
+        if missing == [0]:
+            yield Finding(
+                "label-shift", "warning", "the labels", f"class 0 never occurs, and all of 1 … {k - 1} do: labels seem to count from 1",
+                f"labels − 1, and a model of {k - 1} classes",
+            )  # fmt: skip
     present = counts[counts > 0]
-    if len(present) > 1 and (ratio := float(present.max() / present.min())) >= 8 and int(present.max()) >= 30:
-        weighted = _has_weights(case.loss_fn)
-        yield Finding(
-            "class-imbalance",
-            "info" if weighted else "error" if ratio >= 50 else "warning",
-            f"class {int(counts.argmax())}",
+    if len(present) > 1 and int(present.max()) >= 30 and (ratio := float(present.max() / present.min())) >= 8:
+        yield _unbalanced(
+            case, f"class {int(counts.argmax())}", ratio,
             f"the largest class has {int(present.max())} samples, the smallest {int(present.min())}; always guessing the largest "
             f"is right in {float(counts.max() / counts.sum()):.0%}",
-            "the loss is weighted, which is one way; judge by macro averages, not by accuracy" if weighted
-            else "class weights in the loss or a balanced sampler (one of the two), and macro averages instead of accuracy",
         )  # fmt: skip
+
+
+def _yes_and_no(case: Case, stream: Tensor) -> Iterator[Finding]:
+    """The same for answers of yes and no, one or several a sample."""
+    if len(stream) < 100:
+        return
+    positive = stream.sum(dim=0)
+    lonely = (positive == 0).nonzero().flatten().tolist()
+    if lonely and case.data.complete:
+        yield _missing(", ".join(map(str, lonely[:5])), len(stream) >= 200, f"{len(lonely)} of {len(positive)} labels are never 1 in {len(stream)} samples")
+    rare = torch.where(positive == 0, torch.inf, torch.minimum(positive, len(stream) - positive).clamp(min=1))
+    label = int(rare.argmin())
+    if (ratio := float((len(stream) - rare[label]) / rare[label])) >= 15 and int(positive[label]) > 0:
+        seen = f"of {len(stream)} samples {int(positive[label])} say yes; always giving the usual answer is right in {ratio / (1 + ratio):.1%}"
+        yield _unbalanced(case, f"label {label}", ratio, seen)
+
+
+def _missing(names: str, sure: bool, seen: str) -> Finding:
+    remedy = "check the class mapping and the split, or give the model fewer classes"
+    return Finding("class-missing", "error" if sure else "warning", f"class {names}", seen, remedy)
+
+
+def _unbalanced(case: Case, where: str, ratio: float, seen: str) -> Finding:
+    weighted = _has_weights(case.loss_fn)
+    return Finding(
+        "class-imbalance",
+        "info" if weighted else "error" if ratio >= 50 else "warning",
+        where,
+        seen,
+        "the loss is weighted, which is one way; judge by macro averages, not by accuracy" if weighted
+        else "class weights in the loss or a balanced sampler (one of the two), and macro averages instead of accuracy",
+    )  # fmt: skip
 
 
 def _has_weights(loss_fn: object) -> bool:
     return any(isinstance(getattr(loss_fn, name, None), Tensor) for name in ("weight", "pos_weight", "alpha"))
 
 
-def _labels(case: Case, labels: Tensor) -> Tensor:
-    """Without those that the loss leaves out."""
+def _labels(case: Case) -> Tensor:
+    """All class labels that were seen, without those that the loss leaves out: of images in the order of the loader, of
+    pixels those of the drawn samples."""
+    labels = case.data.stream[:, 0] if case.targets.ndim == 1 else case.data.targets.flatten()
     ignored = getattr(case.loss_fn, "ignore_index", None)
     return labels if ignored is None else labels[labels != ignored]
 

@@ -16,9 +16,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from dlcourse.diagnostics.case import Case, seed_all
+from dlcourse.diagnostics.case import Case, are_class_labels, seed_all
 from dlcourse.diagnostics.report import Finding
-from dlcourse.training.batches import are_labels
 
 BATCH = 32
 PASSING = ("View", "Reshape", "Squeeze", "Unsqueeze", "Permute", "Transpose", "Clone", "ToCopy", "Alias", "Select", "Slice", "TBackward")
@@ -43,11 +42,11 @@ class Contract:
 
     @property
     def labels(self) -> bool:
-        return are_labels(self.outputs, self.targets)
+        return are_class_labels(self.outputs, self.targets)
 
     def wanted(self, size: float) -> Tensor:
         """Outputs that name the right class, by `size` more than the others."""
-        return size * nn.functional.one_hot(self.targets.long(), self.outputs.shape[1]).to(self.outputs.dtype)
+        return size * nn.functional.one_hot(self.targets.long(), self.outputs.shape[1]).movedim(-1, 1).to(self.outputs.dtype)
 
 
 def contract(case: Case) -> Iterator[Finding]:
@@ -83,7 +82,7 @@ def contract(case: Case) -> Iterator[Finding]:
         yield from outside
         case.targets = (case.targets > 0).to(case.targets)
         return
-    mismatch = list(_pairing(facts)) or list(_right_is_cheaper(facts))
+    mismatch = list(_pairing(facts)) or list(_right_is_cheaper(case, facts))
     yield from mismatch
     yield from list(_range(facts)) or _squashed(facts)
     if not mismatch:
@@ -94,7 +93,7 @@ def _without_ignored(facts: Contract, ignored: int | None) -> Contract:
     """Only the samples whose label the loss does not leave out."""
     if not facts.labels or ignored is None:
         return facts
-    kept = facts.targets != ignored
+    kept = (facts.targets != ignored).reshape(len(facts.targets), -1).all(dim=1)
     return replace(facts, outputs=facts.outputs[kept], targets=facts.targets[kept])
 
 
@@ -151,7 +150,7 @@ def _described(values: Tensor) -> str:
 
 
 def _kind(outputs: Tensor) -> str:
-    if outputs.ndim == 2 and outputs.shape[1] > 1:
+    if outputs.ndim >= 2 and outputs.shape[1] > 1:
         if bool((outputs >= 0).all()) and torch.allclose(outputs.sum(dim=1), torch.ones_like(outputs[:, 0]), atol=1e-3):
             return "probabilities"
         if torch.allclose(outputs.logsumexp(dim=1), torch.zeros_like(outputs[:, 0]), atol=1e-3):
@@ -216,14 +215,16 @@ def _pairing(facts: Contract) -> Iterator[Finding]:
         )
 
 
-def _right_is_cheaper(facts: Contract) -> Iterator[Finding]:
+def _right_is_cheaper(case: Case, facts: Contract) -> Iterator[Finding]:
     """Right answers must cost less than wrong ones, in one of the ways in which outputs may be written."""
     costs = []
     for right, wrong in _right_and_wrong(facts):
         cost = facts.value(right.to(facts.outputs), facts.targets), facts.value(wrong.to(facts.outputs), facts.targets)
         if cost[0] is not None and cost[1] is not None:
             costs.append((cost[0], cost[1]))
-    if costs and all(right >= wrong - 1e-9 for right, wrong in costs):
+    if costs and facts.labels and all(math.isclose(right, wrong, rel_tol=1e-5, abs_tol=1e-7) for right, wrong in costs):
+        case.metric = True  # it heeds which samples share a label, not which output bears its number
+    elif costs and all(right >= wrong - 1e-9 for right, wrong in costs):
         yield Finding(
             "loss-target-mismatch",
             "error",
@@ -260,7 +261,7 @@ def _right_and_wrong(facts: Contract) -> Iterator[tuple[Tensor, Tensor]]:
         if bool(((targets >= 0) & (targets <= 1)).all()):
             logit = torch.logit(targets, eps=1e-3)
             yield logit, -logit
-            if targets.ndim == 2:
+            if targets.ndim >= 2:
                 log = targets.clamp(min=1e-4).log()
                 yield log, log.roll(1, dims=1)
 
@@ -313,7 +314,7 @@ def _range(facts: Contract) -> Iterator[Finding]:
     nothing = facts.value(torch.full_like(facts.outputs, 0.5 if facts.kind == "numbers" else 1 / facts.outputs.shape[1]), targets)
     if best is None or nothing is None:
         return
-    if best < -1e-3 and facts.labels:
+    if best < -1e-3:
         yield _wants_logarithms("probabilities", best)
     elif best > 0.2 * abs(nothing):
         yield Finding(

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from dlcourse.diagnostics.case import Case
-from dlcourse.diagnostics.checks.weights import same_rows, weights_in_order
+from dlcourse.diagnostics.checks.weights import is_matrix, same_rows, weights_in_order
 from dlcourse.diagnostics.report import Finding
 from dlcourse.diagnostics.trials import Trial, knowing_nothing, loss_of, train_on, without_dropout
 
-BY_HEART = 16
+BY_HEART = 32
 """Samples that a model must be able to learn by heart."""
 BATCH = 32
 
@@ -23,7 +23,7 @@ def reference(case: Case, so_far: Sequence[Finding]) -> Iterator[Finding]:
     if case.outputs is None or not trainable:
         return
     batch = case.batch(BY_HEART)
-    best, trained = case.own_trial, case.model
+    best: Trial | None = case.own_trial
     nothing = _nothing(case, batch)
     for rate in (2e-3, 2e-2, 2e-4):
         if best is not None and best.learned(nothing):
@@ -31,18 +31,21 @@ def reference(case: Case, so_far: Sequence[Finding]) -> Iterator[Finding]:
         model, _ = case.try_out()
         optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=rate)
         trial = train_on(
-            case, without_dropout(model), optimizer, batch, 2 * case.steps,
-            lambda trial: trial.learned(nothing) or (len(trial.losses) > 20 and trial.last > trial.first),
+            case, without_dropout(model), optimizer, batch, 5 * case.steps,
+            lambda trial: trial.learned(nothing) or trial.stalled(case.steps // 2) or (len(trial.losses) > 20 and trial.last > trial.first),
         )  # fmt: skip
         if best is None or trial.last < best.last:
-            best, trained = trial, model
+            best = trial
         if case.late and not trial.learned(nothing):
             case.notes.append("whether the model can learn a batch by heart: no time was left")
             return
     assert best is not None
+    assert best.model is not None
     learned = best.learned(nothing)
     sick = {finding.code for finding in so_far if finding.severity == "error"} - HARMLESS
-    if not learned and (alike := [name for name, p in trained.named_parameters() if p.requires_grad and same_rows(p)]):
+    weights = [(name, p) for name, p in best.model.named_parameters() if p.requires_grad]
+    stuck = [name for name, p in weights if is_matrix(p) and not bool(p.any())] if len(best.flows) > 3 else []
+    if alike := stuck or ([] if learned else [name for name, p in weights if same_rows(p)]):
         yield Finding(
             "zero-or-constant-init",
             "error",
@@ -69,9 +72,9 @@ def reference(case: Case, so_far: Sequence[Finding]) -> Iterator[Finding]:
         frozen = any(not p.requires_grad for p in case.model.parameters())
         yield Finding(
             "capacity-too-small",
-            "warning" if frozen else "error",
+            "warning" if frozen or min(best.losses) < 0.7 * nothing else "error",
             "the model",
-            f"{len(batch[0])} samples could not be learned by heart in {2 * case.steps} steps at three rates: loss ≈ {min(best.losses):.3g}, "
+            f"{len(batch[0])} samples could not be learned by heart at three rates: loss ≈ {min(best.losses):.3g}, "
             f"where knowing nothing costs ≈ {nothing:.3g}",
             "look for a bottleneck (a layer of a few units, a pool too early); widen it until one batch can be learned",
         )

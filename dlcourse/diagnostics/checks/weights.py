@@ -21,7 +21,7 @@ NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 def constant_weights(case: Case) -> Iterator[Finding]:
     """Weights that are all equal from the start, so that the units of a layer are, and remain, copies of one another."""
-    weights = [(n, p) for n, p in case.model.named_parameters() if p.ndim >= 2 and len(p) > 1 and p[0].numel() > 1]
+    weights = [(n, p) for n, p in case.model.named_parameters() if is_matrix(p)]
     zero = [n for n, p in weights if bool((p == 0).all())]
     equal = [n for n, p in weights if n not in zero and float(p.detach().amax() - p.detach().amin()) == 0]
     if not equal and len(zero) <= max(1, len(weights) // 2):
@@ -50,7 +50,9 @@ def frozen(case: Case) -> Iterator[Finding]:
     flags = [not named[name].requires_grad for name in order]
     seen = f"{len(still)} of {len(named)} parameter tensors need no gradient, the first is {still[0]}"
     if flags and flags[-1]:
-        yield _frozen("error", order[-1], seen + "; the layer that gives the outputs is among them")
+        owner = order[-1].rpartition(".")[0].rpartition(".")[0]  # the module around the last layer
+        adapted = owner and any(name.startswith(owner + ".") and p.requires_grad for name, p in named.items())
+        yield _frozen("warning" if adapted else "error", order[-1], seen + "; the layer that gives the outputs is among them")
     elif True not in flags:
         yield _frozen("info", still[0], seen)
     elif False in flags[: flags.index(True)]:  # a layer that is trained comes before
@@ -98,13 +100,13 @@ def gradients(case: Case) -> Iterator[Finding]:
         return
     found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
     arrived = {name: g for name, g in zip(named, found, strict=True) if g is not None}
-    yield from _unreached(case, [n for n in named if n not in arrived], [n for n, g in arrived.items() if not bool(g.any())])
+    yield from _unreached(case, _never_reached(case, [n for n in named if n not in arrived]), [n for n, g in arrived.items() if not bool(g.any())])
     yield from _unregistered(case, outputs, {id(p) for p in model.parameters()})
     if not math.isfinite(loss.item()):
         yield Finding("initial-loss", "error", "the first loss", f"it is {loss.item()}", "find the first value that is not finite: a log of 0, a division by 0, an overflow")
         return
     yield from _uphill(case, loss.item(), arrived, inputs, targets)
-    if nothing is not None and nothing[1] > 1e-8 and loss.item() > 1.6 * nothing[1]:
+    if nothing is not None and nothing[1] > 1e-8 and loss.item() > 2 * nothing[1]:
         yield Finding(
             "initial-loss",
             "error" if loss.item() > 3 * nothing[1] else "warning",
@@ -149,28 +151,37 @@ def _uphill(case: Case, loss: float, gradients: dict[str, Tensor], inputs: Tenso
         )
 
 
+def _never_reached(case: Case, names: list[str]) -> list[str]:
+    """Those of the parameters without a gradient that get none in other draws either (stochastic depth leaves out parts)."""
+    for seed in range(1, 6):
+        if not names:
+            break
+        model, _ = case.try_out()
+        parameters = dict(model.named_parameters())
+        loss, _ = loss_of(case, model, *case.batch(BATCH), seed=case.seed + seed)
+        found = torch.autograd.grad(loss, [parameters[name] for name in names], allow_unused=True) if loss.requires_grad else names
+        names = [name for name, gradient in zip(names, found, strict=True) if gradient is None or isinstance(gradient, str)]
+    return names
+
+
 def _unreached(case: Case, none: list[str], zero: list[str]) -> Iterator[Finding]:
-    """Parameters without a gradient, or with one that is 0 everywhere: do the outputs depend on them?"""
+    """Parameters without a gradient, or with one that is 0 everywhere: does the loss depend on them?"""
     if not none and not zero:
         return
     names = none + zero
-    inputs, _ = case.batch(8 if not _has_batch_norm(case.model) else BATCH)
     model, _ = case.try_out()
+    batch = case.batch(BATCH)
     parameters = dict(model.named_parameters())
     depends: set[str] = set()
-
-    def answer() -> Tensor:
-        seed_all(case.seed)
-        return model(inputs.clone()).nan_to_num()
-
     with torch.no_grad():
-        before = answer()
+        before = loss_of(case, model, *batch)[0].item()
         for group in [[name] for name in names] if len(names) <= 24 else [none, zero]:
             kept = [parameters[name].clone() for name in group]
             for name in group:
                 noise = torch.randn(parameters[name].shape, generator=torch.Generator().manual_seed(0)).to(parameters[name])
                 parameters[name].add_(noise * (parameters[name].abs().mean() + 0.1))
-            if not torch.equal(answer(), before):
+            after = loss_of(case, model, *batch)[0].item()
+            if not math.isclose(after, before, rel_tol=1e-5, abs_tol=1e-9):
                 depends.update(group)
             for name, value in zip(group, kept, strict=True):
                 parameters[name].copy_(value)
@@ -178,15 +189,15 @@ def _unreached(case: Case, none: list[str], zero: list[str]) -> Iterator[Finding
     flat = [name for name in zero if name in depends]
     idle = [name for name in none if name not in depends]
     if cut:
-        yield _detached(cut[0], f"the outputs depend on {len(cut)} parameters that get no gradient, the first is {cut[0]}")
+        yield _detached(cut[0], f"the loss depends on {len(cut)} parameters that get no gradient, the first is {cut[0]}")
     elif flat and not any(look.dead > 0.5 for look in case.looks):
-        yield _detached(flat[0], f"the outputs depend on {len(flat)} parameters whose gradient is exactly 0, the first is {flat[0]}")
+        yield _detached(flat[0], f"the loss depends on {len(flat)} parameters whose gradient is exactly 0, the first is {flat[0]}")
     if idle:
         yield Finding(
             "unused-parameters",
             "warning",
             idle[0],
-            f"the outputs do not depend on {len(idle)} trainable parameters, the first is {idle[0]}",
+            f"the loss does not depend on {len(idle)} trainable parameters, the first is {idle[0]}",
             "use them in forward, or remove them: a layer that was defined and forgotten learns nothing",
         )
 
@@ -233,7 +244,12 @@ def weights_in_order(case: Case, flow: dict[str, float]) -> list[float]:
 
 def same_rows(weight: Tensor) -> bool:
     """Whether all units of a layer have the same incoming weights (for a matrix of several units and inputs)."""
-    if weight.ndim < 2 or len(weight) < 2 or weight[0].numel() < 2:
+    if not is_matrix(weight):
         return False
     rows = weight.detach().flatten(1)
     return bool(((rows - rows[:1]).abs() <= 1e-6 * rows.abs().amax().clamp(min=1e-12)).all())
+
+
+def is_matrix(weight: Tensor) -> bool:
+    """Weights of several units with several inputs each."""
+    return weight.ndim >= 2 and len(weight) > 1 and weight[0].numel() > 1
