@@ -9,8 +9,7 @@ import copy
 import hashlib
 import random
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +20,6 @@ from torch import Tensor, nn
 from dlcourse.diagnostics.layers import LayerLook
 from dlcourse.training.batches import unpack
 from dlcourse.training.engine import LossFunction, device_of
-from dlcourse.training.rng import generator_states, restore_generators, restore_rng, rng_state
 
 MAX_SAMPLES = 512
 """Samples kept for the experiments, drawn evenly from all that the loader gave."""
@@ -151,20 +149,6 @@ def seed_all(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002
     torch.manual_seed(seed)
-
-
-@contextmanager
-def no_trace(loaders: Iterable[Any], seed: int) -> Iterator[None]:
-    """Seeded inside; afterwards every generator of random numbers, the loaders' own included, is where it was."""
-    loaders = list(loaders)
-    before, generators = rng_state(), generator_states(loaders)
-    try:
-        seed_all(seed)
-        with torch.enable_grad():
-            yield
-    finally:
-        restore_rng(before)
-        restore_generators(loaders, generators)
 
 
 def draw(loader: Iterable[Any], seed: int) -> Sample:

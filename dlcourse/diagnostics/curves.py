@@ -90,7 +90,7 @@ def _instability(train: list[float], val: list[float]) -> list[CurveReading]:
 def _jumps(curve: list[float]) -> int:
     if len(curve) < 4:
         return 0
-    needed = max(0.2 * (max(curve) - min(curve)), 0.15 * min(curve), 4 * _noise(curve), 1e-3)
+    needed = max(0.2 * (max(curve) - min(curve)), 0.15 * min(curve), 6 * _noise(curve), 1e-3)
     jumps, low, high, rising = 0, curve[0], curve[0], False
     for value in curve[1:]:
         if rising:
@@ -112,7 +112,7 @@ def _overfitting(train: list[float], val: list[float], curves: Mapping[str, list
         end, low = _end(curve), min(curve)
         best = curve.index(low)
         still = whole[min(best, len(whole) - 1)] - _end(whole)  # what the training loss fell since
-        if end - low > max(0.05 * low, 4 * _noise(curve)) and still > _noise(whole):
+        if end - low > max(0.05 * low, 5 * _noise(curve)) and still > _noise(whole):
             signs.append(f"val_loss rises from {low:.3g} to {end:.3g} while train_loss falls on")
     if curves.get("train_accuracy") and curves.get("val_accuracy"):
         gap = _end(curves["train_accuracy"]) - _end(curves["val_accuracy"])
@@ -148,7 +148,7 @@ def _falling(values: Sequence[float]) -> bool:
     slope = sum((i - middle) * v for i, v in enumerate(tail)) / spread
     error = math.sqrt(sum((v - fmean(tail) - slope * (i - middle)) ** 2 for i, v in enumerate(tail)) / max(1, len(tail) - 2))
     fall = -slope * (len(tail) - 1)
-    return fall > 0.005 * abs(curve[0]) and -slope > 3 * error / math.sqrt(spread)
+    return fall > 0.005 * abs(curve[0]) and -slope > 4 * error / math.sqrt(spread)
 
 
 def thinned(values: Sequence[float], points: int = POINTS) -> list[float]:

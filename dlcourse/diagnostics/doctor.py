@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from dlcourse.diagnostics.case import Case, draw, no_trace, working_copy
+from dlcourse.diagnostics.case import Case, draw, seed_all, working_copy
 from dlcourse.diagnostics.checks import inputs, labels, losses, models, training, weights
 from dlcourse.diagnostics.report import Finding, Report
+from dlcourse.diagnostics.traces import without_a_trace
 from dlcourse.runtime import progress
 from dlcourse.training.engine import LossFunction
 
@@ -74,7 +75,8 @@ def diagnose(
         raise ValueError("the loader is an iterator, which the examination would use up; give a DataLoader or a list of batches")
     start = time.monotonic()
     loaders = [loader] if val_loader is None else [loader, val_loader]
-    with no_trace(loaders, seed):
+    with without_a_trace(*loaders):
+        seed_all(seed)
         data = draw(loader, seed)
         own_model, own_optimizer = working_copy(model, optimizer)
         deadline = start + SECONDS

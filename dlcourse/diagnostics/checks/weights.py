@@ -106,7 +106,7 @@ def gradients(case: Case) -> Iterator[Finding]:
         yield Finding("initial-loss", "error", "the first loss", f"it is {loss.item()}", "find the first value that is not finite: a log of 0, a division by 0, an overflow")
         return
     yield from _uphill(case, loss.item(), arrived, inputs, targets)
-    if nothing is not None and nothing[1] > 1e-8 and loss.item() > 2 * nothing[1]:
+    if nothing is not None and nothing[1] > 1e-8 and loss.item() > 1.75 * nothing[1]:
         yield Finding(
             "initial-loss",
             "error" if loss.item() > 3 * nothing[1] else "warning",
