@@ -15,6 +15,16 @@ from torch.nn.modules.dropout import _DropoutNd
 from dlcourse.diagnostics.case import Case, are_class_labels, seed_all
 
 
+@dataclass(frozen=True)
+class Scale:
+    """Where the loss of a batch lies between two kinds of answers."""
+
+    nothing: float
+    """The loss of the best answer that does not look at the images."""
+    best: float
+    """The loss of answers that are as right as can be: above 0 where labels are soft or smoothed."""
+
+
 @dataclass
 class Trial:
     """How a short training on one batch went."""
@@ -41,10 +51,11 @@ class Trial:
         tail = self.losses[-3:]
         return sum(tail) / len(tail) if all(math.isfinite(loss) for loss in tail) else math.inf
 
-    def learned(self, nothing: float) -> bool:
-        """Whether the batch was mostly learned by heart: half of the loss of knowing nothing is gone, or 9 of 10 are right."""
+    def learned(self, scale: Scale) -> bool:
+        """Whether the batch was mostly learned by heart: halfway from knowing nothing to the best, or 9 of 10 right."""
         lowest = min(self.losses, default=math.inf)
-        return lowest < 0.5 * nothing or lowest < 0.2 * self.first or max(self.accuracies, default=0.0) >= 0.9
+        halfway = (scale.nothing + scale.best) / 2
+        return lowest < halfway or lowest < 0.2 * self.first or max(self.accuracies, default=0.0) >= 0.9
 
     def stalled(self, over: int) -> bool:
         """Whether the last `over` steps brought next to nothing."""
@@ -141,3 +152,34 @@ def knowing_nothing(case: Case, outputs: Tensor, targets: Tensor) -> tuple[float
             continue
     found = [value for value in found if math.isfinite(value) and value >= 0]  # below 0: not outputs as the loss wants them
     return (min(found), max(found)) if found else None
+
+
+def scale_of(case: Case, batch: tuple[Tensor, Tensor]) -> Scale:
+    """The scale of the loss on this batch."""
+    model, _ = case.try_out()
+    with torch.no_grad():
+        loss, outputs = loss_of(case, model, *batch)
+    constants = knowing_nothing(case, outputs, batch[1])
+    nothing = constants[0] if constants is not None else loss.item()
+    return Scale(nothing, min(max(0.0, _as_right_as_can_be(case, outputs, batch[1])), nothing))
+
+
+def _as_right_as_can_be(case: Case, outputs: Tensor, targets: Tensor) -> float:
+    if are_class_labels(outputs, targets) and outputs.shape[1] > 1:
+        inside = targets.long().clamp(0, outputs.shape[1] - 1)
+        answer = nn.functional.one_hot(inside, outputs.shape[1]).movedim(-1, 1).to(outputs)
+        answers = [size * answer for size in (2, 4, 8, 16)]
+    elif targets.is_floating_point() and outputs.shape == targets.shape:
+        answers = [targets]
+        if bool(((targets >= 0) & (targets <= 1)).all()):
+            answers += [torch.logit(targets, eps=1e-3), targets.clamp(min=1e-4).log()]
+    else:
+        return 0.0
+    costs = []
+    for answer in answers:
+        try:
+            with torch.no_grad():
+                costs.append(float(case.loss_fn(answer.to(outputs).clone(), targets.clone())))
+        except Exception:
+            continue
+    return min((cost for cost in costs if math.isfinite(cost)), default=0.0)

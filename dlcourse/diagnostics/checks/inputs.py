@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -48,8 +49,7 @@ def channel_order(case: Case) -> Iterator[Finding]:
     shape = tuple(inputs.shape[1:])
     met = _first_met(case, inputs)  # what the first weights get: the model may bring the axes into order itself
     as_given = met is None or met.ndim != 4 or met.shape[1:] == shape
-    if as_given and shape[0] not in CHANNELS and sum(size in CHANNELS for size in shape) == 1 and min(shape) < max(shape) / 2:
-        axis = 1 + next(i for i, size in enumerate(shape) if size in CHANNELS)
+    if as_given and (axis := _channel_axis(shape)) is not None:
         yield Finding(
             "channel-order",
             "error" if met is None or met.ndim == 4 else "warning",
@@ -69,6 +69,15 @@ def channel_order(case: Case) -> Iterator[Finding]:
             f"read as (H, W, C) from memory the images are much smoother (neighbours differ ≈ {ratio:.1f} times less)",
             "the images were (H, W, C) and were given their shape by reshape or view; use permute(2, 0, 1) instead",
         )
+
+
+def _channel_axis(shape: tuple[int, ...]) -> int | None:
+    """The axis of a batch that looks like that of the channels, where it is not axis 1; None otherwise."""
+    for axis, sizes in ((3, CHANNELS), (2, (3, 4))):  # (B, C, 1, T) is how signals are given to 2-d convolutions
+        rest = sorted(size for place, size in enumerate(shape, start=1) if place != axis)
+        if shape[axis - 1] in sizes and rest[0] >= 8 and rest[1] <= 4 * rest[0]:
+            return axis
+    return None
 
 
 def _roughness(images: Tensor) -> float:
@@ -99,7 +108,8 @@ def constant(case: Case) -> Iterator[Finding]:
     if not torch.isfinite(inputs).all():
         return
     size = inputs.abs().amax().clamp(min=1e-12)
-    empty = int(((inputs.amax(dim=1) - inputs.amin(dim=1)) <= 1e-6 * size).sum()) if inputs.shape[1] > 1 else 0
+    spread = inputs.amax(dim=1) - inputs.amin(dim=1)
+    empty = int((spread <= 1e-6 * size).sum()) if inputs.shape[1] >= 16 else 0  # a row of a small table may well be
     if len(inputs) > 1 and bool((inputs.std(dim=0) <= 1e-6 * size).all()):
         seen = f"all {len(inputs)} samples looked at are the same"
         yield Finding("constant-input", "error", "all inputs", seen, "look at a batch as pictures; check the reading of the files")
@@ -122,7 +132,7 @@ def constant(case: Case) -> Iterator[Finding]:
 def duplicates(case: Case) -> Iterator[Finding]:
     """The same image several times, images of the validation set, and labels that can be read off a pixel."""
     prints = _stored(case.loader) if _draws_by_itself(case.loader) else case.data.fingerprints
-    if not _constant(case.inputs):
+    if not _few_are_possible(case.inputs):
         copies = len(prints) - len(set(prints))
         if copies > 0.02 * len(prints):
             share = copies / len(prints)
@@ -170,8 +180,11 @@ def _stored(loader: Any) -> list[bytes]:
     return [fingerprints(item[None])[0] for item in items if isinstance(item, Tensor)]
 
 
-def _constant(inputs: Tensor) -> bool:
-    return bool((inputs == inputs[:1]).all())
+def _few_are_possible(inputs: Tensor) -> bool:
+    """Whether there are hardly more different samples than were drawn: a table of few yes/no columns repeats itself."""
+    flat = _flat(inputs)[:, :256]
+    different = sum(math.log(len(column.unique())) for column in flat.T)
+    return different < math.log(10 * len(flat))
 
 
 def _label_in_a_value(case: Case) -> int | None:

@@ -10,7 +10,7 @@ import torch
 from dlcourse.diagnostics.case import Case
 from dlcourse.diagnostics.checks.weights import is_matrix, same_rows, weights_in_order
 from dlcourse.diagnostics.report import Finding
-from dlcourse.diagnostics.trials import Trial, knowing_nothing, loss_of, train_on, without_dropout
+from dlcourse.diagnostics.trials import Trial, loss_of, scale_of, train_on, without_dropout
 
 BY_HEART = 32
 """Samples that a model must be able to learn by heart."""
@@ -24,24 +24,24 @@ def reference(case: Case, so_far: Sequence[Finding]) -> Iterator[Finding]:
         return
     batch = case.batch(BY_HEART)
     best: Trial | None = case.own_trial
-    nothing = _nothing(case, batch)
+    scale = scale_of(case, batch)
     for rate in (2e-3, 2e-2, 2e-4):
-        if best is not None and best.learned(nothing):
+        if best is not None and best.learned(scale):
             break
         model, _ = case.try_out()
         optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=rate)
         trial = train_on(
             case, without_dropout(model), optimizer, batch, 5 * case.steps,
-            lambda trial: trial.learned(nothing) or trial.stalled(case.steps // 2) or (len(trial.losses) > 20 and trial.last > trial.first),
+            lambda trial: trial.learned(scale) or trial.stalled(case.steps // 2) or (len(trial.losses) > 20 and trial.last > trial.first),
         )  # fmt: skip
         if best is None or trial.last < best.last:
             best = trial
-        if case.late and not trial.learned(nothing):
+        if case.late and not trial.learned(scale):
             case.notes.append("whether the model can learn a batch by heart: no time was left")
             return
     assert best is not None
     assert best.model is not None
-    learned = best.learned(nothing)
+    learned = best.learned(scale)
     sick = {finding.code for finding in so_far if finding.severity == "error"} - HARMLESS
     weights = [(name, p) for name, p in best.model.named_parameters() if p.requires_grad]
     stuck = [name for name, p in weights if is_matrix(p) and not bool(p.any())] if len(best.flows) > 3 else []
@@ -72,10 +72,10 @@ def reference(case: Case, so_far: Sequence[Finding]) -> Iterator[Finding]:
         frozen = any(not p.requires_grad for p in case.model.parameters())
         yield Finding(
             "capacity-too-small",
-            "warning" if frozen or min(best.losses) < 0.7 * nothing else "error",
+            "warning" if frozen or min(best.losses) < scale.best + 0.7 * (scale.nothing - scale.best) else "error",
             "the model",
             f"{len(batch[0])} samples could not be learned by heart at three rates: loss ≈ {min(best.losses):.3g}, "
-            f"where knowing nothing costs ≈ {nothing:.3g}",
+            f"where knowing nothing costs ≈ {scale.nothing:.3g}",
             "look for a bottleneck (a layer of a few units, a pool too early); widen it until one batch can be learned",
         )
 
@@ -115,14 +115,6 @@ BLOCKING = {
 """Faults of which a gradient that fades is a consequence."""
 HARMLESS = {"unshuffled", "class-missing", "class-imbalance", "duplicate-or-leaking-data", "label-noise", "learning-rate-too-high", "learning-rate-too-low"}
 """Faults that do not keep a model from learning one batch by heart."""
-
-
-def _nothing(case: Case, batch: tuple[torch.Tensor, torch.Tensor]) -> float:
-    model, _ = case.try_out()
-    with torch.no_grad():
-        loss, outputs = loss_of(case, model, *batch)
-    constants = knowing_nothing(case, outputs, batch[1])
-    return constants[0] if constants is not None else loss.item()
 
 
 def _fading(case: Case, flow: dict[str, float]) -> float:
@@ -178,19 +170,23 @@ def _stale(case: Case) -> Iterator[Finding]:
     left = {n: p.grad for n, p in case.model.named_parameters() if p.grad is not None and p.requires_grad and bool(p.grad.any())}
     if not left or case.outputs is None:
         return
-    loss, _ = loss_of(case, model, *case.batch(max(BATCH, min(max(case.data.batch_sizes), 64))))
-    if not loss.requires_grad:
-        return
+    size = max(BATCH, min(max(case.data.batch_sizes), 64))
     named = {name: p for name, p in model.named_parameters() if name in left}
-    fresh = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
-    pairs = [(left[name], g) for name, g in zip(named, fresh, strict=True) if g is not None]
-    old, new = (math.hypot(*(float(pair[i].norm()) for pair in pairs)) for i in (0, 1))
-    times = old / max(new, 1e-12)
-    severity = "error" if times > 3 else "warning" if times > 1.5 else "info"
+    lengths = []
+    for start in range(0, min(len(case.inputs), 4 * size), size):  # the longest of some batches, since they differ
+        inputs, targets = case.inputs[start : start + size].to(case.device), case.targets[start : start + size].to(case.device)
+        loss, _ = loss_of(case, model, inputs, targets)
+        if len(inputs) < size / 2 or not loss.requires_grad:
+            break
+        fresh = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+        lengths.append(math.hypot(*(float(g.norm()) for g in fresh if g is not None)))
+    if not lengths:
+        return
+    times = math.hypot(*(float(g.norm()) for g in left.values())) / max(*lengths, 1e-12)
     yield _leftover(
-        severity,
+        "error" if times > 3 else "warning" if times > 1.5 else "info",
         "the .grad of the parameters",
-        f"{len(left)} parameters hold a gradient from before, ≈ {times:.1f} times as long as that of a batch",
+        f"{len(left)} parameters hold a gradient from before, ≈ {times:.1f} times as long as the longest of {len(lengths)} batches",
     )
 
 
@@ -211,20 +207,23 @@ def rate(case: Case) -> Iterator[Finding]:
     own = _try(case, batch, 1.0)
     if own is None:
         return
-    nothing = _nothing(case, batch)
+    scale = scale_of(case, batch)
+    nothing = scale.nothing
     case.own_trial = own
     where = f"lr = {', '.join(f'{r:g}' for r in given[:3])}"
     if own.stride > 0.7:
+        wild = own.stride > 3 or not own.learned(scale)
         yield _too_high(
             where,
             f"the first steps change a typical weight by ≈ {own.stride:.1f} times its own size (1e-3 to 1e-2 is usual)",
             max(given) * _calm(case, batch),
+            "error" if wild else "warning",
         )
         return
     yield from _decay(case)
     rises = own.last > 1.05 * own.first or own.last > 1.5 * nothing
     stands = own.last > 0.98 * own.first or (own.last > 0.95 * nothing and own.first > 0.95 * nothing)
-    if not (rises or stands) or own.last < 0.2 * nothing:
+    if not (rises or stands) or own.last < scale.best + 0.2 * (nothing - scale.best):
         return
     tried = [own]
     for factor in (0.1, 0.01, 1e-3) if rises or own.stride > 0.02 else ():
@@ -253,7 +252,7 @@ def rate(case: Case) -> Iterator[Finding]:
         if own.first - other.last > max(0.05 * own.first, 20 * fall):
             yield Finding(
                 "learning-rate-too-low",
-                "error" if factor >= 100 else "warning",
+                "error" if factor >= 100 and fall < 0.003 * own.first else "warning",
                 where,
                 _compared(case, own, factor, other),
                 f"a learning rate around {max(max(given), 1e-6) * factor:.1g} (lr_range_test finds one)",
@@ -277,9 +276,9 @@ def _compared(case: Case, own: Trial, factor: float, other: Trial) -> str:
     )
 
 
-def _too_high(where: str, seen: str, better: float) -> Finding:
+def _too_high(where: str, seen: str, better: float, severity: str = "error") -> Finding:
     remedy = f"a learning rate around {better:.1g} (lr_range_test finds one), with warmup if only the start is wild"
-    return Finding("learning-rate-too-high", "error", where, seen, remedy)
+    return Finding("learning-rate-too-high", severity, where, seen, remedy)
 
 
 def _try(case: Case, batch: tuple[torch.Tensor, torch.Tensor], factor: float) -> Trial | None:

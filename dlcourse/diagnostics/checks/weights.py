@@ -46,7 +46,7 @@ def frozen(case: Case) -> Iterator[Finding]:
         yield _frozen("error", "all parameters", "no parameter needs a gradient: nothing can be trained")
         return
     norms = {f"{n}.{q}".lstrip(".") for n, m in case.model.named_modules() if isinstance(m, NORMS) for q, _ in m.named_parameters()}
-    order = [name for name in _in_order(case) if name not in norms]
+    order = [name for name in _in_order(case) if name not in norms and (named[name].requires_grad or _takes_part(case, name))]
     flags = [not named[name].requires_grad for name in order]
     seen = f"{len(still)} of {len(named)} parameter tensors need no gradient, the first is {still[0]}"
     if flags and flags[-1]:
@@ -60,6 +60,20 @@ def frozen(case: Case) -> Iterator[Finding]:
         yield _frozen("error" if minority else "warning", order[flags.index(True)], seen + "; layers before it are trained")
     else:
         yield _frozen("info", still[0], seen + "; they come before all that is trained, as in transfer learning")
+
+
+def _takes_part(case: Case, name: str) -> bool:
+    """Whether the outputs depend on a parameter (an old head may be left in a model, frozen and unused)."""
+    if case.outputs is None:
+        return True
+    model, _ = case.try_out()
+    answers = []
+    with torch.no_grad():
+        for _ in range(2):
+            seed_all(case.seed)
+            answers.append(model(case.batch(BATCH)[0]))
+            dict(model.named_parameters())[name].add_(1.0)
+    return not torch.equal(answers[0].nan_to_num(), answers[1].nan_to_num())
 
 
 def _frozen(severity: str, where: str, seen: str) -> Finding:
