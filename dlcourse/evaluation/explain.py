@@ -43,11 +43,12 @@ def grad_cam(
         if not isinstance(output, Tensor):
             raise ValueError(f"the layer's output is a {type(output).__name__}, not a tensor")
         seen.append(output.detach().requires_grad_())  # the graph begins here, so frozen weights do not matter
+        torch.set_grad_enabled(True)  # until the block below ends
         return seen[-1].clone()  # what follows may work in place
 
     hook = module.register_forward_hook(keep)
     try:
-        with in_eval_mode(model), torch.inference_mode(False), torch.enable_grad():
+        with in_eval_mode(model), torch.inference_mode(False), torch.no_grad():
             logits = model(images)
             if len(seen) != 1:
                 raise ValueError(f"the layer runs {len(seen)} times in one pass; Grad-CAM needs one that runs once")

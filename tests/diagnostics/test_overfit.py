@@ -82,6 +82,24 @@ def test_dropout_is_off_and_a_batch_norm_frozen_on_purpose_stays_frozen():
     assert modes == [[True, False, True, False, True, True]] * 2
 
 
+def test_a_model_that_writes_into_its_input_meets_the_same_batch_at_each_step():
+    seen = []
+
+    class Writes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(3, 2)
+
+        def forward(self, x):
+            seen.append(x.clone())
+            x -= 5
+            return self.fc(x)
+
+    images = torch.randn(4, 3)
+    overfit_one_batch(Writes(), (images, torch.arange(4) % 2), F.cross_entropy, steps=3)
+    assert all(torch.equal(x, images) for x in seen)
+
+
 def test_fewer_than_one_step_is_refused():
     with pytest.raises(ValueError, match="steps=0 must be at least 1"):
         overfit_one_batch(small_net(), small_batch(), F.cross_entropy, steps=0)
