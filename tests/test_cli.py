@@ -68,7 +68,11 @@ def test_a_folder_without_splits_is_an_error(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("flags", "says"),
-    [(["--optimiser.lr", "3"], "--optimiser.lr"), (["--optimizer.lr", "fast"], "fast"), (["--loss", "mse"], "cross_entropy")],
+    [
+        (["--optimiser.lr", "3"], "--optimiser.lr"),
+        (["--optimizer.lr", "fast"], "fast"),
+        (["--loss", "mse"], "cross_entropy"),
+    ],
 )
 def test_a_flag_that_is_not_understood_ends_with_status_2(flags, says, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -87,5 +91,7 @@ def test_an_unknown_key_in_a_config_is_an_error(tmp_path, capsys):
 
 
 def test_help_shows_an_example():
-    shown = subprocess.run([sys.executable, "-m", "dlcourse.cli", "doctor", "--help"], capture_output=True, text=True, check=True)
+    shown = subprocess.run(
+        [sys.executable, "-m", "dlcourse.cli", "doctor", "--help"], capture_output=True, text=True, check=True
+    )
     assert "Example: dlcourse doctor" in shown.stdout

@@ -125,7 +125,10 @@ def working_copy(
         for value in vars(module).values():  # results kept from an earlier forward pass cannot be copied as they are
             if isinstance(value, Tensor) and not value.is_leaf:
                 memo[id(value)] = value.detach().clone()
-    gradients, own = [parameter.grad for parameter in model.parameters()], vars(optimizer) if optimizer is not None else {}
+    gradients, own = (
+        [parameter.grad for parameter in model.parameters()],
+        vars(optimizer) if optimizer is not None else {},
+    )
     model, optimizer = copy.deepcopy((model, optimizer), memo)
     for name, value in own.items():  # what an optimizer of its own kind keeps (LBFGS its parameters), a copy leaves out
         if name not in vars(optimizer) and not callable(value):
@@ -143,6 +146,15 @@ def working_copy(
     for parameter in model.parameters():
         parameter._backward_hooks = None
     return model, optimizer
+
+
+def rates_of(optimizer: torch.optim.Optimizer, stepped: bool) -> list[float]:
+    """The rate of each group; before the first step, with a scheduler that warms up, the one it climbs to."""
+    if stepped:
+        return [float(group["lr"]) for group in optimizer.param_groups]
+    return [
+        max(float(group.get(name, 0.0)) for name in ("lr", "initial_lr", "max_lr")) for group in optimizer.param_groups
+    ]
 
 
 def seed_all(seed: int) -> None:

@@ -146,7 +146,9 @@ def _falling(values: Sequence[float]) -> bool:
     middle = (len(tail) - 1) / 2
     spread = sum((i - middle) ** 2 for i in range(len(tail)))
     slope = sum((i - middle) * v for i, v in enumerate(tail)) / spread
-    error = math.sqrt(sum((v - fmean(tail) - slope * (i - middle)) ** 2 for i, v in enumerate(tail)) / max(1, len(tail) - 2))
+    error = math.sqrt(
+        sum((v - fmean(tail) - slope * (i - middle)) ** 2 for i, v in enumerate(tail)) / max(1, len(tail) - 2)
+    )
     fall = -slope * (len(tail) - 1)
     return fall > 0.005 * abs(curve[0]) and -slope > 4 * error / math.sqrt(spread)
 

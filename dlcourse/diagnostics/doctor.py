@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from dlcourse.diagnostics.case import Case, draw, seed_all, working_copy
-from dlcourse.diagnostics.checks import inputs, labels, losses, models, training, weights
+from dlcourse.diagnostics.checks import by_heart, inputs, labels, losses, models, optimizers, rates, weights
 from dlcourse.diagnostics.report import Finding, Report
 from dlcourse.diagnostics.traces import without_a_trace
 from dlcourse.runtime import progress
@@ -44,10 +44,10 @@ EXAMINATIONS: tuple[Callable[[Case], Iterator[Finding]], ...] = (
     labels.balance,
     labels.target_scale,
     weights.gradients,
-    training.wiring,
-    training.rate,
+    optimizers.wiring,
+    rates.rate,
 )
-"""In the order of cause and effect. `training.reference` comes last, since it wants to know what was found before."""
+"""In the order of cause and effect. `by_heart.reference` comes last, since it wants to know what was found before."""
 
 
 def diagnose(
@@ -72,7 +72,9 @@ def diagnose(
     if steps < 5:
         raise ValueError(f"steps={steps} must be at least 5 to tell a learning rate")
     if isinstance(loader, Iterator):
-        raise ValueError("the loader is an iterator, which the examination would use up; give a DataLoader or a list of batches")
+        raise ValueError(
+            "the loader is an iterator, which the examination would use up; give a DataLoader or a list of batches"
+        )
     start = time.monotonic()
     loaders = [loader] if val_loader is None else [loader, val_loader]
     with without_a_trace(*loaders):
@@ -85,7 +87,7 @@ def diagnose(
         findings: list[Finding] = []
         for examination in progress(EXAMINATIONS, "examining", len(EXAMINATIONS)):
             findings += _examined(case, examination)
-        findings += _examined(case, lambda case: training.reference(case, findings))
+        findings += _examined(case, lambda case: by_heart.reference(case, findings))
     if not data.complete:
         case.notes.append(f"all samples: after 10 s {len(data.stream)} had been read")
     if case.outputs is None:

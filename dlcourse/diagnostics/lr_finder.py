@@ -54,7 +54,9 @@ def lr_range_test(
     if steps < 2:
         raise ValueError(f"steps={steps} must be at least 2")
     if not 0 <= smoothing < 1 or not stop_at > 1:
-        raise ValueError(f"smoothing={smoothing} must lie in 0 ≤ smoothing < 1, and stop_at={stop_at} be greater than 1")
+        raise ValueError(
+            f"smoothing={smoothing} must lie in 0 ≤ smoothing < 1, and stop_at={stop_at} be greater than 1"
+        )
     model, optimizer = copy.deepcopy((model, optimizer))  # together: the copied optimizer holds the copied parameters
     before, generators = rng_state(), generator_states([loader])
     own = [float(group["lr"]) for group in optimizer.param_groups]

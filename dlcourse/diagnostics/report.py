@@ -61,9 +61,15 @@ CODES: Mapping[str, str] = {
 """Every code and what it means, in the order of cause and effect: what stands further up can be the cause of the rest."""
 
 CONSEQUENCES: Mapping[str, frozenset[str]] = {
-    "zero-or-constant-init": frozenset({"dead-units", "vanishing-gradient", "constant-output", "capacity-too-small", "learning-rate-too-low"}),
-    "dead-units": frozenset({"vanishing-gradient", "constant-output", "capacity-too-small", "learning-rate-too-low", "detached-graph"}),
-    "saturated-activations": frozenset({"vanishing-gradient", "constant-output", "capacity-too-small", "learning-rate-too-low"}),
+    "zero-or-constant-init": frozenset(
+        {"dead-units", "vanishing-gradient", "constant-output", "capacity-too-small", "learning-rate-too-low"}
+    ),
+    "dead-units": frozenset(
+        {"vanishing-gradient", "constant-output", "capacity-too-small", "learning-rate-too-low", "detached-graph"}
+    ),
+    "saturated-activations": frozenset(
+        {"vanishing-gradient", "constant-output", "capacity-too-small", "learning-rate-too-low"}
+    ),
     "vanishing-gradient": frozenset({"constant-output", "capacity-too-small", "learning-rate-too-low"}),
 }
 """What a fault brings about by itself, so that it need not be treated on its own."""
@@ -108,9 +114,14 @@ class Report:
 
     def __post_init__(self) -> None:
         causes = {finding.code for finding in self.findings if finding.severity == "error"}
-        followed = [(finding, next((c for c in causes if finding.code in CONSEQUENCES.get(c, ())), None)) for finding in self.findings]
+        followed = [
+            (finding, next((c for c in causes if finding.code in CONSEQUENCES.get(c, ())), None))
+            for finding in self.findings
+        ]
         findings = [
-            finding if cause is None else replace(finding, severity="info", remedy=f"follows from {cause}; treat that first")
+            finding
+            if cause is None
+            else replace(finding, severity="info", remedy=f"follows from {cause}; treat that first")
             for finding, cause in followed
         ]
         object.__setattr__(self, "findings", tuple(sorted(findings, key=lambda finding: finding.rank)))
@@ -148,7 +159,9 @@ class Report:
         return "\n".join([*lines, *(f"not examined: {note}" for note in self.notes)])
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th style='text-align:left'>{name}</th>" for name in ("severity", "code", "where", "seen", "remedy"))
+        head = "".join(
+            f"<th style='text-align:left'>{name}</th>" for name in ("severity", "code", "where", "seen", "remedy")
+        )
         rows = "".join(
             "<tr>" + "".join(
                 f"<td style='text-align:left; vertical-align:top'>{html.escape(text)}</td>"

@@ -38,7 +38,9 @@ def take_batch(data: Any) -> tuple[Tensor, Tensor]:
     """
     if not is_batch(data):
         if not isinstance(data, Iterable):
-            raise ValueError(f"a batch (inputs, targets) or a loader of such batches is needed, not {type(data).__name__}")
+            raise ValueError(
+                f"a batch (inputs, targets) or a loader of such batches is needed, not {type(data).__name__}"
+            )
         data = next(iter(data), None)
         if data is None:
             raise ValueError("the loader is empty: it gave no batch")

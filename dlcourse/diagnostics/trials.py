@@ -99,7 +99,9 @@ def train_on(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             optimizer.step(closure)
-        moves = [float((p.detach() - b).norm() / b.norm()) for p, b in zip(weights, before, strict=False) if bool(b.any())]
+        moves = [
+            float((p.detach() - b).norm() / b.norm()) for p, b in zip(weights, before, strict=False) if bool(b.any())
+        ]
         trial.stride = max(trial.stride, statistics.median(moves)) if moves else trial.stride
         if not math.isfinite(trial.losses[-1]) or until(trial) or case.late:
             break
@@ -109,7 +111,9 @@ def train_on(
     return trial
 
 
-def loss_of(case: Case, model: nn.Module, inputs: Tensor, targets: Tensor, *, seed: int | None = None) -> tuple[Tensor, Tensor]:
+def loss_of(
+    case: Case, model: nn.Module, inputs: Tensor, targets: Tensor, *, seed: int | None = None
+) -> tuple[Tensor, Tensor]:
     """Loss and outputs on copies of the batch, with the case's random numbers (or others)."""
     seed_all(case.seed if seed is None else seed)
     with warnings.catch_warnings():
@@ -150,7 +154,9 @@ def knowing_nothing(case: Case, outputs: Tensor, targets: Tensor) -> tuple[float
                 found.append(float(case.loss_fn(constant.to(outputs).clone(), targets.clone())))
         except Exception:
             continue
-    found = [value for value in found if math.isfinite(value) and value >= 0]  # below 0: not outputs as the loss wants them
+    found = [
+        value for value in found if math.isfinite(value) and value >= 0
+    ]  # below 0: not outputs as the loss wants them
     return (min(found), max(found)) if found else None
 
 

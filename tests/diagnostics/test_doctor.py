@@ -48,7 +48,10 @@ def test_a_report_prints_as_a_table_in_a_terminal_in_jupyter_and_as_json():
 
 @pytest.mark.parametrize(
     ("code", "severity", "says"),
-    [("label-rang", "error", "code='label-rang' is not one of"), ("label-range", "bad", "severity='bad' is not one of")],
+    [
+        ("label-rang", "error", "code='label-rang' is not one of"),
+        ("label-range", "bad", "severity='bad' is not one of"),
+    ],
 )
 def test_a_finding_knows_its_codes_and_severities(code, severity, says):
     with pytest.raises(ValueError, match=says):
@@ -135,8 +138,14 @@ def test_images_in_both_splits_are_found():
     ("loader", "says"),
     [
         ([], "the loader is empty"),
-        ([{"image": torch.zeros(4, 1, 6, 6), "label": torch.zeros(4)}], "batch 1 must be a pair of tensors .* gave a dict"),
-        ([(torch.zeros(4, 1, 6, 6), torch.zeros(4), torch.zeros(4))], r"batch 1 must be a pair .* \(Tensor, Tensor, Tensor\)"),
+        (
+            [{"image": torch.zeros(4, 1, 6, 6), "label": torch.zeros(4)}],
+            "batch 1 must be a pair of tensors .* gave a dict",
+        ),
+        (
+            [(torch.zeros(4, 1, 6, 6), torch.zeros(4), torch.zeros(4))],
+            r"batch 1 must be a pair .* \(Tensor, Tensor, Tensor\)",
+        ),
         ([(torch.zeros(4, 1, 6, 6), torch.zeros(3))], "the same number of samples"),
         (iter([small_batch()]), "an iterator, which the examination would use up"),
     ],

@@ -112,7 +112,9 @@ def constant(case: Case) -> Iterator[Finding]:
     empty = int((spread <= 1e-6 * size).sum()) if inputs.shape[1] >= 16 else 0  # a row of a small table may well be
     if len(inputs) > 1 and bool((inputs.std(dim=0) <= 1e-6 * size).all()):
         seen = f"all {len(inputs)} samples looked at are the same"
-        yield Finding("constant-input", "error", "all inputs", seen, "look at a batch as pictures; check the reading of the files")
+        yield Finding(
+            "constant-input", "error", "all inputs", seen, "look at a batch as pictures; check the reading of the files"
+        )
     elif empty > 0.05 * len(inputs):
         yield Finding(
             "constant-input",
@@ -126,7 +128,9 @@ def constant(case: Case) -> Iterator[Finding]:
         dead = (channels <= 1e-6 * size).nonzero().flatten().tolist()
         if dead:
             seen = f"channel {', '.join(map(str, dead))} holds one value in all samples"
-            yield Finding("constant-input", "warning", "a channel", seen, "leave the channel out, or find what emptied it")
+            yield Finding(
+                "constant-input", "warning", "a channel", seen, "leave the channel out, or find what emptied it"
+            )
 
 
 def duplicates(case: Case) -> Iterator[Finding]:
@@ -214,12 +218,16 @@ def order(case: Case) -> Iterator[Finding]:
             alike = float((later == earlier).double().mean())
             sigma = (expected * (1 - expected) / (n - 1)) ** 0.5 + 1e-12
             if alike > expected + 0.2 * (1 - expected) and alike > expected + 5 * sigma:
-                yield _sorted(f"{alike:.0%} of neighbours have the same label, where a shuffled order would give {expected:.0%}")
+                yield _sorted(
+                    f"{alike:.0%} of neighbours have the same label, where a shuffled order would give {expected:.0%}"
+                )
                 return
         elif stream.shape[1] == 1 and stream.std() > 0:
             alike = float(torch.corrcoef(torch.stack([earlier, later]))[0, 1])
             if alike > max(0.4, 5 / n**0.5):
-                yield _sorted(f"targets of neighbours are correlated (≈ {alike:.2f}), where a shuffled order would give 0")
+                yield _sorted(
+                    f"targets of neighbours are correlated (≈ {alike:.2f}), where a shuffled order would give 0"
+                )
                 return
     sequential = isinstance(case.loader, DataLoader) and isinstance(case.loader.sampler, SequentialSampler)
     if sequential and len(case.data.batch_sizes) > 1:

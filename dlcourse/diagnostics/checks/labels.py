@@ -91,7 +91,11 @@ def _yes_and_no(case: Case, stream: Tensor) -> Iterator[Finding]:
     positive = stream.sum(dim=0)
     lonely = (positive == 0).nonzero().flatten().tolist()
     if lonely and case.data.complete:
-        yield _missing(", ".join(map(str, lonely[:5])), len(stream) >= 200, f"{len(lonely)} of {len(positive)} labels are never 1 in {len(stream)} samples")
+        yield _missing(
+            ", ".join(map(str, lonely[:5])),
+            len(stream) >= 200,
+            f"{len(lonely)} of {len(positive)} labels are never 1 in {len(stream)} samples",
+        )
     rare = torch.where(positive == 0, torch.inf, torch.minimum(positive, len(stream) - positive).clamp(min=1))
     label = int(rare.argmin())
     if (ratio := float((len(stream) - rare[label]) / rare[label])) >= 15 and int(positive[label]) > 0:
@@ -198,7 +202,10 @@ def _paired_one_off(case: Case) -> Iterator[tuple[str, Tensor, Tensor]]:
     if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
         items = [dataset[i] for i in range(min(len(dataset), 300))]
         if len(items) >= ENOUGH and all(isinstance(item[0], Tensor) and item[0].is_floating_point() for item in items):
-            images, labels = torch.stack([item[0] for item in items]), torch.stack([torch.as_tensor(item[1]) for item in items])
+            images, labels = (
+                torch.stack([item[0] for item in items]),
+                torch.stack([torch.as_tensor(item[1]) for item in items]),
+            )
             yield "before", images[1:], labels[:-1]
             yield "after", images[:-1], labels[1:]
     yield "before", case.data.inputs, case.data.neighbours[0]
@@ -252,7 +259,7 @@ def _kernels(inputs: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
         answers = nn.functional.conv2d(inputs / scale, filters).relu().flatten(2)
         textures = torch.cat([answers.mean(dim=2), answers.std(dim=2)], dim=1)
         textures = (textures - textures.mean(dim=0)) / (textures.std(dim=0) + 1e-6)
-        yield torch.exp(-torch.cdist(textures, textures) ** 2 / (2 * textures.shape[1]))
+        yield torch.exp(-(torch.cdist(textures, textures) ** 2) / (2 * textures.shape[1]))
 
 
 def _left_out_fits(kernel: Tensor, several: list[Tensor]) -> Tensor:

@@ -25,12 +25,16 @@ def modes(case: Case) -> Iterator[Finding]:
     changing = [(n, m) for n, m in case.model.named_modules() if _changing(m)]
     asleep = [(n, m) for n, m in changing if not m.training and not _frozen(m) and not _idle(m)]
     if asleep and not case.model.training:
-        yield _asleep("the whole model", f"model.training is False, with {len(changing)} layers of dropout or batch norm")
+        yield _asleep(
+            "the whole model", f"model.training is False, with {len(changing)} layers of dropout or batch norm"
+        )
         set_training_mode(case.model)
     elif asleep:
         names = ", ".join(name for name, _ in asleep[:3])
         fresh = any(isinstance(m, _DropoutNd) or _never_ran(m) for _, m in asleep)
-        yield _asleep(names, f"{len(asleep)} of {len(changing)} such layers are in eval mode in a model in train mode", fresh)
+        yield _asleep(
+            names, f"{len(asleep)} of {len(changing)} such layers are in eval mode in a model in train mode", fresh
+        )
         for _, module in asleep:
             module.train()
     elif not case.model.training:
@@ -95,7 +99,11 @@ def runs(case: Case) -> Iterator[Finding]:
         )  # fmt: skip
         return
     case.outputs = outputs
-    moved = [n for (n, m), before in zip(model.named_modules(), meant, strict=True) if before and not m.training and _changing(m)]
+    moved = [
+        n
+        for (n, m), before in zip(model.named_modules(), meant, strict=True)
+        if before and not m.training and _changing(m)
+    ]
     if moved:
         yield _asleep(moved[0], "forward() itself puts it in eval mode")
     yield from _batches_of_one(case, model, single)
@@ -115,7 +123,9 @@ def _explained(case: Case, error: Exception) -> Finding:
     shape = f"(B, {', '.join(map(str, inputs.shape[1:]))})"
     seen = f"{type(error).__name__}: {message}"
     if "more than 1 value per channel" in message:
-        return Finding("batchnorm-batch-of-one", "error", "a batch norm", seen, "larger batches, drop_last=True, or group norm")
+        return Finding(
+            "batchnorm-batch-of-one", "error", "a batch norm", seen, "larger batches, drop_last=True, or group norm"
+        )
     if not inputs.is_floating_point():
         advice = f"inputs are {inputs.dtype}: convert them to floats in [0, 1] (ToDtype(torch.float32, scale=True))"
     elif "expected input" in message and "channels" in message:
@@ -162,7 +172,9 @@ def input_scale(case: Case) -> Iterator[Finding]:
     module, values = entering_first_weights(model, case.batch(LOOK)[0])
     if not values.is_floating_point() or isinstance(module, nn.Embedding):
         return
-    if module is not None and isinstance(module.weight, Tensor) and module.weight.ndim == 1:  # a norm: the scale does not matter
+    if (
+        module is not None and isinstance(module.weight, Tensor) and module.weight.ndim == 1
+    ):  # a norm: the scale does not matter
         return
     values = values.float()
     mean, std, size = float(values.mean()), float(values.std()), float(values.square().mean().sqrt())
@@ -227,7 +239,9 @@ def activations(case: Case) -> Iterator[Finding]:
     bad = [name for name, p in case.model.named_parameters() if not torch.isfinite(p).all()]
     if bad:
         seen = f"{len(bad)} parameters hold NaN or infinity, the first is {bad[0]}"
-        yield Finding("nonfinite-parameter", "error", bad[0], seen, "go back to a checkpoint from before, or initialise again")
+        yield Finding(
+            "nonfinite-parameter", "error", bad[0], seen, "go back to a checkpoint from before, or initialise again"
+        )
         return
     if case.outputs is None:
         return

@@ -45,19 +45,30 @@ def frozen(case: Case) -> Iterator[Finding]:
     if len(still) == len(named):
         yield _frozen("error", "all parameters", "no parameter needs a gradient: nothing can be trained")
         return
-    norms = {f"{n}.{q}".lstrip(".") for n, m in case.model.named_modules() if isinstance(m, NORMS) for q, _ in m.named_parameters()}
-    order = [name for name in _in_order(case) if name not in norms and (named[name].requires_grad or _takes_part(case, name))]
+    norms = {
+        f"{n}.{q}".lstrip(".")
+        for n, m in case.model.named_modules()
+        if isinstance(m, NORMS)
+        for q, _ in m.named_parameters()
+    }
+    order = [
+        name for name in _in_order(case) if name not in norms and (named[name].requires_grad or _takes_part(case, name))
+    ]
     flags = [not named[name].requires_grad for name in order]
     seen = f"{len(still)} of {len(named)} parameter tensors need no gradient, the first is {still[0]}"
     if flags and flags[-1]:
         owner = order[-1].rpartition(".")[0].rpartition(".")[0]  # the module around the last layer
         adapted = owner and any(name.startswith(owner + ".") and p.requires_grad for name, p in named.items())
-        yield _frozen("warning" if adapted else "error", order[-1], seen + "; the layer that gives the outputs is among them")
+        yield _frozen(
+            "warning" if adapted else "error", order[-1], seen + "; the layer that gives the outputs is among them"
+        )
     elif True not in flags:
         yield _frozen("info", still[0], seen)
     elif False in flags[: flags.index(True)]:  # a layer that is trained comes before
         minority = sum(flags) <= len(flags) / 2
-        yield _frozen("error" if minority else "warning", order[flags.index(True)], seen + "; layers before it are trained")
+        yield _frozen(
+            "error" if minority else "warning", order[flags.index(True)], seen + "; layers before it are trained"
+        )
     else:
         yield _frozen("info", still[0], seen + "; they come before all that is trained, as in transfer learning")
 
@@ -77,7 +88,13 @@ def _takes_part(case: Case, name: str) -> bool:
 
 
 def _frozen(severity: str, where: str, seen: str) -> Finding:
-    return Finding("frozen-parameters", severity, where, seen, "if it is not meant: parameter.requires_grad_(True), and add it to the optimizer")
+    return Finding(
+        "frozen-parameters",
+        severity,
+        where,
+        seen,
+        "if it is not meant: parameter.requires_grad_(True), and add it to the optimizer",
+    )
 
 
 def _in_order(case: Case) -> list[str]:
@@ -114,10 +131,20 @@ def gradients(case: Case) -> Iterator[Finding]:
         return
     found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
     arrived = {name: g for name, g in zip(named, found, strict=True) if g is not None}
-    yield from _unreached(case, _never_reached(case, [n for n in named if n not in arrived]), [n for n, g in arrived.items() if not bool(g.any())])
+    yield from _unreached(
+        case,
+        _never_reached(case, [n for n in named if n not in arrived]),
+        [n for n, g in arrived.items() if not bool(g.any())],
+    )
     yield from _unregistered(case, outputs, {id(p) for p in model.parameters()})
     if not math.isfinite(loss.item()):
-        yield Finding("initial-loss", "error", "the first loss", f"it is {loss.item()}", "find the first value that is not finite: a log of 0, a division by 0, an overflow")
+        yield Finding(
+            "initial-loss",
+            "error",
+            "the first loss",
+            f"it is {loss.item()}",
+            "find the first value that is not finite: a log of 0, a division by 0, an overflow",
+        )
         return
     yield from _uphill(case, loss.item(), arrived, inputs, targets)
     if nothing is not None and nothing[1] > 1e-8 and loss.item() > 1.75 * nothing[1]:
@@ -141,7 +168,9 @@ def gradients(case: Case) -> Iterator[Finding]:
         )
 
 
-def _uphill(case: Case, loss: float, gradients: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> Iterator[Finding]:
+def _uphill(
+    case: Case, loss: float, gradients: dict[str, Tensor], inputs: Tensor, targets: Tensor
+) -> Iterator[Finding]:
     """Whether a short way against the gradient makes the loss smaller, by about as much as the gradient says."""
     square = sum(float(g.square().sum()) for g in gradients.values())
     if not 1e-12 < square < math.inf:
@@ -173,8 +202,14 @@ def _never_reached(case: Case, names: list[str]) -> list[str]:
         model, _ = case.try_out()
         parameters = dict(model.named_parameters())
         loss, _ = loss_of(case, model, *case.batch(BATCH), seed=case.seed + seed)
-        found = torch.autograd.grad(loss, [parameters[name] for name in names], allow_unused=True) if loss.requires_grad else names
-        names = [name for name, gradient in zip(names, found, strict=True) if gradient is None or isinstance(gradient, str)]
+        found = (
+            torch.autograd.grad(loss, [parameters[name] for name in names], allow_unused=True)
+            if loss.requires_grad
+            else names
+        )
+        names = [
+            name for name, gradient in zip(names, found, strict=True) if gradient is None or isinstance(gradient, str)
+        ]
     return names
 
 
@@ -192,7 +227,9 @@ def _unreached(case: Case, none: list[str], zero: list[str]) -> Iterator[Finding
         for group in [[name] for name in names] if len(names) <= 24 else [none, zero]:
             kept = [parameters[name].clone() for name in group]
             for name in group:
-                noise = torch.randn(parameters[name].shape, generator=torch.Generator().manual_seed(0)).to(parameters[name])
+                noise = torch.randn(parameters[name].shape, generator=torch.Generator().manual_seed(0)).to(
+                    parameters[name]
+                )
                 parameters[name].add_(noise * (parameters[name].abs().mean() + 0.1))
             after = loss_of(case, model, *batch)[0].item()
             if not math.isclose(after, before, rel_tol=1e-5, abs_tol=1e-9):
@@ -203,9 +240,13 @@ def _unreached(case: Case, none: list[str], zero: list[str]) -> Iterator[Finding
     flat = [name for name in zero if name in depends]
     idle = [name for name in none if name not in depends]
     if cut:
-        yield _detached(cut[0], f"the loss depends on {len(cut)} parameters that get no gradient, the first is {cut[0]}")
+        yield _detached(
+            cut[0], f"the loss depends on {len(cut)} parameters that get no gradient, the first is {cut[0]}"
+        )
     elif flat and not any(look.dead > 0.5 for look in case.looks):
-        yield _detached(flat[0], f"the loss depends on {len(flat)} parameters whose gradient is exactly 0, the first is {flat[0]}")
+        yield _detached(
+            flat[0], f"the loss depends on {len(flat)} parameters whose gradient is exactly 0, the first is {flat[0]}"
+        )
     if idle:
         yield Finding(
             "unused-parameters",
@@ -229,7 +270,11 @@ def _unregistered(case: Case, outputs: Tensor, known: set[int]) -> Iterator[Find
         if variable is not None and id(variable) not in known:
             strangers.append(variable)
         nodes += [following for following, _ in node.next_functions]
-    held = {id(p) for group in case.optimizer.param_groups for p in group["params"]} if case.optimizer is not None else set()
+    held = (
+        {id(p) for group in case.optimizer.param_groups for p in group["params"]}
+        if case.optimizer is not None
+        else set()
+    )
     if strangers and not any(id(p) in held for p in strangers):
         shapes = ", ".join(str(tuple(p.shape)) for p in strangers[:3])
         yield Finding(
