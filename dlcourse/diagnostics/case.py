@@ -5,7 +5,6 @@ Everything is done on copies and on drawn samples, so that an examination leaves
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import random
 import time
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from dlcourse.diagnostics.layers import LayerLook
+from dlcourse.diagnostics.traces import working_copy
 from dlcourse.training.batches import unpack
 from dlcourse.training.engine import LossFunction, device_of
 
@@ -114,38 +114,6 @@ def are_class_labels(outputs: Tensor, targets: Tensor) -> bool:
     """Whether integers (B, …) name classes of outputs (B, K, …): an image's class, or that of each of its pixels."""
     whole = not targets.is_floating_point() and targets.dtype != torch.bool
     return whole and outputs.ndim == targets.ndim + 1 and outputs.shape[2:] == targets.shape[1:]
-
-
-def working_copy(
-    model: nn.Module, optimizer: torch.optim.Optimizer | None
-) -> tuple[nn.Module, torch.optim.Optimizer | None]:
-    """Copies that belong together: the copied optimizer holds the copied parameters. The user's hooks are left behind."""
-    memo: dict[int, Any] = {}
-    for module in model.modules():
-        for value in vars(module).values():  # results kept from an earlier forward pass cannot be copied as they are
-            if isinstance(value, Tensor) and not value.is_leaf:
-                memo[id(value)] = value.detach().clone()
-    gradients, own = (
-        [parameter.grad for parameter in model.parameters()],
-        vars(optimizer) if optimizer is not None else {},
-    )
-    model, optimizer = copy.deepcopy((model, optimizer), memo)
-    for name, value in own.items():  # what an optimizer of its own kind keeps (LBFGS its parameters), a copy leaves out
-        if name not in vars(optimizer) and not callable(value):
-            setattr(optimizer, name, copy.deepcopy(value, memo))
-    for parameter, gradient in zip(model.parameters(), gradients, strict=True):  # a copy leaves them behind
-        parameter.grad = None if gradient is None else gradient.clone()
-    modules = set(model.modules())
-    for module in modules:
-        for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
-            hooks = getattr(module, name)
-            for key, hook in list(hooks.items()):
-                of_torch = getattr(hook, "__module__", "").startswith("torch.")  # spectral norm, lazy layers
-                if not of_torch and getattr(hook, "__self__", None) not in modules:  # a model may hook itself
-                    del hooks[key]
-    for parameter in model.parameters():
-        parameter._backward_hooks = None
-    return model, optimizer
 
 
 def rates_of(optimizer: torch.optim.Optimizer, stepped: bool) -> list[float]:

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from dlcourse.diagnostics.case import Case, draw, seed_all, working_copy
+from dlcourse.diagnostics.case import Case, draw, seed_all
 from dlcourse.diagnostics.checks import by_heart, inputs, labels, losses, models, optimizers, rates, weights
 from dlcourse.diagnostics.report import Finding, Report
-from dlcourse.diagnostics.traces import without_a_trace
+from dlcourse.diagnostics.traces import without_a_trace, working_copy
 from dlcourse.runtime import progress
 from dlcourse.training.engine import LossFunction
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from dlcourse.diagnostics.case import working_copy
-from dlcourse.diagnostics.traces import take_batch, without_a_trace
+from dlcourse.diagnostics.traces import take_batch, without_a_trace, working_copy
 from dlcourse.training.engine import LossFunction, forward, set_training_mode
 
 if TYPE_CHECKING:

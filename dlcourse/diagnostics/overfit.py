@@ -10,8 +10,7 @@ import torch
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from dlcourse.diagnostics.case import working_copy
-from dlcourse.diagnostics.traces import take_batch, without_a_trace
+from dlcourse.diagnostics.traces import take_batch, without_a_trace, working_copy
 from dlcourse.runtime import progress
 from dlcourse.training.batches import Means
 from dlcourse.training.engine import LossFunction, NonFiniteLoss, set_training_mode, train_step

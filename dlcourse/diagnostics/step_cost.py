@@ -12,9 +12,8 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from dlcourse.diagnostics.case import working_copy
 from dlcourse.diagnostics.memory import MemoryAccount, memory_account
-from dlcourse.diagnostics.traces import is_batch, take_batch, without_a_trace
+from dlcourse.diagnostics.traces import is_batch, take_batch, without_a_trace, working_copy
 from dlcourse.training.engine import LossFunction, device_of, forward, set_training_mode
 
 T = TypeVar("T")

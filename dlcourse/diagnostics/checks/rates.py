@@ -74,7 +74,7 @@ def rate(case: Case) -> Iterator[Finding]:
                 "error" if factor >= 100 and fall < 0.003 * own.first else "warning",
                 where,
                 _compared(case, own, factor, other),
-                f"a learning rate around {max(max(given), 1e-6) * factor:.1g} (lr_range_test finds one)",
+                f"a learning rate around ≈ {max(max(given), 1e-6) * factor:.1g} (lr_range_test finds one)",
             )
             return
 
@@ -96,7 +96,7 @@ def _compared(case: Case, own: Trial, factor: float, other: Trial) -> str:
 
 
 def _too_high(where: str, seen: str, better: float, severity: str = "error") -> Finding:
-    remedy = f"a learning rate around {better:.1g} (lr_range_test finds one), with warmup if only the start is wild"
+    remedy = f"a learning rate around ≈ {better:.1g} (lr_range_test finds one), with warmup if only the start is wild"
     return Finding("learning-rate-too-high", severity, where, seen, remedy)
 
 
