@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
-from references import BOUND, BOUND_OF_P_VALUES, METRICS, random_case
+from metric_references import BOUND, BOUND_OF_P_VALUES, METRICS, random_case
 
 CASES = [random_case(seed) for seed in range(40)]
 

@@ -1,6 +1,6 @@
 """How far the hand-written metrics are from scikit-learn's and SciPy's: the largest difference over random cases.
 
-    python tests/evaluation/references.py [--cases 1000]
+    python tests/evaluation/metric_references.py [--cases 1000]
 
 Cases have 2 to 20 classes, skewed or even, scores with and without ties, and classes that are never predicted. The tests
 run a smaller number of the same cases and hold the largest difference to `BOUND`.
