@@ -381,6 +381,15 @@ def sigmoid_regression_of_shares():
 
 
 @healthy
+def a_mask_that_begins_with_background():
+    x, y = squares()
+    mask = torch.zeros_like(x)
+    mask[:, :, 10:14, 2:6] = y[:, 2, None, None, None]
+    model = nn.Sequential(nn.Conv2d(1, 8, 5, padding=2), nn.ReLU(), nn.Conv2d(8, 1, 5, padding=2))
+    return training(model, batches(x, mask), nn.BCEWithLogitsLoss(), adam(model, 5e-3))
+
+
+@healthy
 def an_autoencoder():
     x, _ = bytes_of_fashion()
     x = x / 255

@@ -54,7 +54,8 @@ def balance(case: Case) -> Iterator[Finding]:
     """Classes that are missing, and classes of very different sizes."""
     stream = case.data.stream
     if case.outputs is not None and case.classes is None and not case.metric and case.targets.is_floating_point():
-        if case.outputs.shape[1:] == case.targets.shape[1:] and bool(((stream == 0) | (stream == 1)).all()):
+        few = case.targets.ndim <= 2 and case.targets[0].numel() == stream.shape[1]  # answers, not the pixels of a mask
+        if few and case.outputs.shape[1:] == case.targets.shape[1:] and bool(((stream == 0) | (stream == 1)).all()):
             yield from _yes_and_no(case, stream)
         return
     if (k := case.classes) is None or k < 2:
