@@ -6,13 +6,11 @@ Everything is done on copies and on drawn samples, so that an examination leaves
 from __future__ import annotations
 
 import hashlib
-import random
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -77,6 +75,8 @@ class Case:
     """What a forward pass did in each layer."""
     own_trial: Any = None
     """The `Trial` with the user's optimizer as it is."""
+    metric: bool = False
+    """Whether the loss compares samples with each other, so that labels are groups and outputs no classes."""
     outputs: Tensor | None = None
     """What the model answers to `inputs[:batch]`, once it could be asked."""
 
@@ -86,9 +86,6 @@ class Case:
     @property
     def device(self) -> torch.device:
         return device_of(self.model)
-
-    metric: bool = False
-    """Whether the loss compares samples with each other, so that labels are groups and outputs no classes."""
 
     @property
     def classes(self) -> int | None:
@@ -123,12 +120,6 @@ def rates_of(optimizer: torch.optim.Optimizer, stepped: bool) -> list[float]:
     return [
         max(float(group.get(name, 0.0)) for name in ("lr", "initial_lr", "max_lr")) for group in optimizer.param_groups
     ]
-
-
-def seed_all(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002
-    torch.manual_seed(seed)
 
 
 def draw(loader: Iterable[Any], seed: int) -> Sample:

@@ -8,6 +8,7 @@ when another one was tried and worked.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -15,11 +16,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from dlcourse.diagnostics.case import Case, draw, seed_all
-from dlcourse.diagnostics.checks import by_heart, inputs, labels, losses, models, optimizers, rates, weights
+from dlcourse.diagnostics.case import Case, draw
+from dlcourse.diagnostics.checks import by_heart, gradients, inputs, labels, losses, models, optimizers, rates, weights
 from dlcourse.diagnostics.report import Finding, Report
 from dlcourse.diagnostics.traces import without_a_trace, working_copy
-from dlcourse.runtime import progress
+from dlcourse.runtime import progress, seed_everything
 from dlcourse.training.engine import LossFunction
 
 SECONDS = 45.0
@@ -43,7 +44,7 @@ EXAMINATIONS: tuple[Callable[[Case], Iterator[Finding]], ...] = (
     losses.contract,
     labels.balance,
     labels.target_scale,
-    weights.gradients,
+    gradients.gradients,
     optimizers.wiring,
     rates.rate,
 )
@@ -78,9 +79,11 @@ def diagnose(
     start = time.monotonic()
     loaders = [loader] if val_loader is None else [loader, val_loader]
     with without_a_trace(*loaders):
-        seed_all(seed)
+        seed_everything(seed)
         data = draw(loader, seed)
         own_model, own_optimizer = working_copy(model, optimizer)
+        if isinstance(loss_fn, nn.Module):
+            loss_fn = copy.deepcopy(loss_fn)  # it may keep a state of its own, such as a moving mean
         deadline = start + SECONDS
         stepped = optimizer is not None and (bool(optimizer.state) or getattr(optimizer, "_opt_called", False))
         case = Case(own_model, own_optimizer, loss_fn, loader, val_loader, data, seed, steps, deadline, stepped)

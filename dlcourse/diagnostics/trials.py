@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from dlcourse.diagnostics.case import Case, are_class_labels, seed_all
+from dlcourse.diagnostics.case import Case, are_class_labels
+from dlcourse.runtime import seed_everything
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def loss_of(
     case: Case, model: nn.Module, inputs: Tensor, targets: Tensor, *, seed: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """Loss and outputs on copies of the batch, with the case's random numbers (or others)."""
-    seed_all(case.seed if seed is None else seed)
+    seed_everything(case.seed if seed is None else seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         outputs = model(inputs.clone())
@@ -147,16 +148,7 @@ def knowing_nothing(case: Case, outputs: Tensor, targets: Tensor) -> tuple[float
         constants.append(mean)
         if bool(((mean >= 0) & (mean <= 1)).all()):
             constants += [torch.logit(mean, eps=1e-3), mean.clamp(min=1e-4).log()]
-    found = []
-    for constant in constants:
-        try:
-            with torch.no_grad():
-                found.append(float(case.loss_fn(constant.to(outputs).clone(), targets.clone())))
-        except Exception:
-            continue
-    found = [
-        value for value in found if math.isfinite(value) and value >= 0
-    ]  # below 0: not outputs as the loss wants them
+    found = [cost for cost in _costs(case, constants, outputs, targets) if cost >= 0]  # below: not what the loss wants
     return (min(found), max(found)) if found else None
 
 
@@ -181,6 +173,11 @@ def _as_right_as_can_be(case: Case, outputs: Tensor, targets: Tensor) -> float:
             answers += [torch.logit(targets, eps=1e-3), targets.clamp(min=1e-4).log()]
     else:
         return 0.0
+    return min(_costs(case, answers, outputs, targets), default=0.0)
+
+
+def _costs(case: Case, answers: list[Tensor], outputs: Tensor, targets: Tensor) -> list[float]:
+    """The finite losses of made-up answers, without those that the loss refuses."""
     costs = []
     for answer in answers:
         try:
@@ -188,4 +185,4 @@ def _as_right_as_can_be(case: Case, outputs: Tensor, targets: Tensor) -> float:
                 costs.append(float(case.loss_fn(answer.to(outputs).clone(), targets.clone())))
         except Exception:
             continue
-    return min((cost for cost in costs if math.isfinite(cost)), default=0.0)
+    return [cost for cost in costs if math.isfinite(cost)]

@@ -93,6 +93,21 @@ def test_a_loss_that_refers_to_the_users_model_leaves_no_gradient_there():
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+def test_a_loss_with_a_state_of_its_own_keeps_it():
+    class Centred(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("mean", torch.zeros(4))
+
+        def forward(self, outputs, targets):
+            self.mean.lerp_(outputs.detach().mean(dim=0), 0.1)
+            return F.cross_entropy(outputs - self.mean, targets)
+
+    loss_fn = Centred()
+    diagnose(small_net(), batches(), loss_fn)
+    assert torch.equal(loss_fn.mean, torch.zeros(4))
+
+
 def test_a_model_that_keeps_results_of_a_forward_pass_can_be_examined():
     class Keeping(nn.Module):
         def __init__(self):

@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from dlcourse.diagnostics.case import Case, seed_all
+from dlcourse.diagnostics.case import Case
 from dlcourse.diagnostics.checks.meanings import (
     Contract,
     advice,
@@ -23,6 +23,7 @@ from dlcourse.diagnostics.checks.meanings import (
     yes_no_range,
 )
 from dlcourse.diagnostics.report import Finding
+from dlcourse.runtime import seed_everything
 
 BATCH = 32
 PASSING = (
@@ -48,7 +49,7 @@ def contract(case: Case) -> Iterator[Finding]:
         return
     model, _ = case.try_out()
     inputs, targets = case.batch(BATCH)
-    seed_all(case.seed)
+    seed_everything(case.seed)
     outputs = model(inputs)
     if not isinstance(outputs, Tensor):
         return
@@ -59,7 +60,7 @@ def contract(case: Case) -> Iterator[Finding]:
     outputs = outputs.detach()
 
     def value(made_up: Tensor, wanted: Tensor) -> float | None:
-        seed_all(case.seed)
+        seed_everything(case.seed)
         try:
             with torch.no_grad(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")

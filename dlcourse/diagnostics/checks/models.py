@@ -11,9 +11,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parameter import is_lazy
 
-from dlcourse.diagnostics.case import Case, seed_all
+from dlcourse.diagnostics.case import Case
 from dlcourse.diagnostics.layers import entering_first_weights, look_at_layers
 from dlcourse.diagnostics.report import Finding
+from dlcourse.runtime import seed_everything
 from dlcourse.training.engine import set_training_mode
 
 LOOK = 64
@@ -86,7 +87,7 @@ def runs(case: Case) -> Iterator[Finding]:
     given, meant = inputs.clone(), [module.training for module in model.modules()]
     single = max(case.data.batch_sizes) == 1
     try:
-        seed_all(case.seed)
+        seed_everything(case.seed)
         with torch.no_grad():
             outputs = model(inputs)
     except Exception as error:
@@ -200,7 +201,7 @@ def same_twice(case: Case) -> Iterator[Finding]:
     inputs, _ = case.batch(16)
     answers, layers = [], []
     for seed in range(case.seed, case.seed + 4):
-        seed_all(seed)
+        seed_everything(seed)
         records: list[tuple[str, Tensor]] = []
         handles = [
             module.register_forward_hook(
@@ -245,7 +246,7 @@ def activations(case: Case) -> Iterator[Finding]:
         return
     model, _ = case.try_out()
     inputs, _ = case.batch(LOOK)
-    seed_all(case.seed)
+    seed_everything(case.seed)
     outputs, looks = look_at_layers(model, inputs)
     case.looks = looks
     weighted = [look for look in looks if look.weighted]
