@@ -9,7 +9,7 @@ from dlcourse.data.files import CsvImageDataset, ImageFiles, image_folder, read_
 from dlcourse.data.loaders import EpochSampler, balanced_sampler, class_weights, make_loader, undersampler
 from dlcourse.data.mixing import MixingCollate, cutmix, mixup
 from dlcourse.data.splits import Split, load_split, save_split, stratified_split
-from dlcourse.data.transforms import channel_statistics, eval_transform, train_transform
+from dlcourse.data.transforms import Preprocessing, channel_statistics, eval_transform, train_transform
 
 __all__ = [
     "CsvImageDataset",
@@ -17,6 +17,7 @@ __all__ = [
     "ImageArrays",
     "ImageFiles",
     "MixingCollate",
+    "Preprocessing",
     "Split",
     "balanced_sampler",
     "channel_statistics",

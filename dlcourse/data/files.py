@@ -7,15 +7,17 @@ rotation. What cannot be read is refused with the path in the message.
 from __future__ import annotations
 
 import csv
+import io
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch.utils.data import Dataset
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
@@ -24,23 +26,46 @@ MAX_PIXELS = 64_000_000  # 192 MB as RGB; a small file can claim to hold far mor
 Transform = Callable[[torch.Tensor], Any]
 
 
-def read_image(path: str | os.PathLike[str]) -> torch.Tensor:
-    """Read an image file as a uint8 tensor (3, H, W): RGB, turned upright by its EXIF entry, transparency on white.
+def read_image(
+    source: str | os.PathLike[str] | bytes | Image.Image,
+    *,
+    max_pixels: int | None = None,
+    formats: Sequence[str] | None = None,
+) -> torch.Tensor:
+    """An image as a uint8 tensor (3, H, W): RGB, turned upright by its EXIF entry, transparency on white.
+
+    `source` is a path, the bytes of a file, or a Pillow image. `formats` are the kinds of file that are accepted, by
+    Pillow's names ("JPEG", "PNG" …); None takes every one. `max_pixels` (default: MAX_PIXELS) is compared with what the
+    file claims to hold, before a pixel is decoded.
 
     Raises FileNotFoundError for a missing file and ValueError, each with the path, for a file that is no image or is
-    cut short, for one of more than MAX_PIXELS, and for floating-point pixels, whose range no file states.
+    cut short, for one of too many pixels, and for floating-point pixels, whose range no file states.
     """
+    limit = MAX_PIXELS if max_pixels is None else max_pixels
+    name = source if isinstance(source, str | os.PathLike) else "the image"
     try:
-        with Image.open(path) as image:
+        with _opened(source, formats) as image:
             width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise ValueError(f"{width}×{height} pixels are more than MAX_PIXELS={MAX_PIXELS:,}")
+            if width * height > limit:
+                which = "MAX_PIXELS" if max_pixels is None else "max_pixels"
+                raise ValueError(f"{width}×{height} pixels are more than {which}={limit:,}")
             pixels = np.array(_as_rgb(ImageOps.exif_transpose(image)))
     except FileNotFoundError:
-        raise FileNotFoundError(f"there is no image {path}") from None
+        raise FileNotFoundError(f"there is no image {name}") from None
     except Exception as error:  # a damaged file makes Pillow raise OSError, SyntaxError, struct.error, EOFError …
-        raise ValueError(f"{path} cannot be read as an image: {error}") from error
+        # Pillow's text for bytes names an object of this process, which says nothing to their sender.
+        reason = "its content is not that of an accepted kind" if isinstance(error, UnidentifiedImageError) else error
+        raise ValueError(f"{name} cannot be read as an image: {reason}") from error
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()  # (H, W, 3) -> (3, H, W)
+
+
+@contextmanager
+def _opened(source: str | os.PathLike[str] | bytes | Image.Image, formats: Sequence[str] | None) -> Iterator[Image.Image]:
+    if isinstance(source, Image.Image):
+        yield source  # it stays open: it is the caller's
+        return
+    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats) as image:
+        yield image
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -57,32 +59,72 @@ def train_transform(
     return nn.Sequential(*steps, _Normalize(mean, std))
 
 
-def eval_transform(size: int, *, mean: Sequence[float] = HALF, std: Sequence[float] = HALF) -> Transform:
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a trained network expects of an image, as values that can be written into its file.
+
+    Called with uint8 (3, H, W) it returns float32 (3, size, size); nothing in it is random. Raises ValueError as
+    `train_transform` does, and for a `resize` below `size`.
+    """
+
+    size: int
+    """Height and width that go into the network, in pixels."""
+    resize: int | None = None
+    """The shorter side before the central crop, in pixels; None brings the image to exactly (size, size) instead."""
+    mean: tuple[float, ...] = HALF
+    std: tuple[float, ...] = HALF
+    """Of each channel, for pixels in [0, 1]."""
+    interpolation: str = "bilinear"
+
+    def __post_init__(self) -> None:
+        if self.resize is not None and self.resize < self.size:
+            raise ValueError(f"resize={self.resize} is less than size={self.size}, the crop that is taken of it")
+        if self.interpolation not in (known := [mode.value for mode in v2.InterpolationMode]):
+            raise ValueError(f"interpolation={self.interpolation!r} is unknown; choose one of {', '.join(known)}")
+        self._steps  # noqa: B018  (complains of values that do not fit)
+
+    @cached_property
+    def _steps(self) -> nn.Module:
+        resize = _Resize(self.size, self.resize, self.interpolation)
+        return nn.Sequential(resize, _Normalize(self.mean, self.std))
+
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        return self._steps(image)
+
+
+def eval_transform(size: int, *, mean: Sequence[float] = HALF, std: Sequence[float] = HALF) -> Preprocessing:
     """The transform for evaluation: uint8 (3, H, W) -> float32 (3, size, size), nothing random in it.
 
     Resizes to exactly (size, size), so that images of any shape stack into a batch. `mean`, `std` and errors as in
     `train_transform`.
     """
-    return nn.Sequential(_Resize(size), _Normalize(mean, std))
+    return Preprocessing(size, mean=tuple(mean), std=tuple(std))
 
 
 class _Resize(nn.Module):
-    """To exactly (size, size), antialiased; an image that has this size passes unchanged. Checks what every step needs."""
+    """To exactly (size, size), antialiased; an image that has this size passes unchanged. Checks what every step needs.
 
-    def __init__(self, size: int) -> None:
+    With `shorter` the shorter side is brought to that length, and the middle (size, size) cut out.
+    """
+
+    def __init__(self, size: int, shorter: int | None = None, interpolation: str = "bilinear") -> None:
         super().__init__()
         if not isinstance(size, int) or size < 2:  # torch 2.14 cannot resize uint8 to 1×1
             raise ValueError(f"size={size!r} must be a whole number of pixels, at least 2")
-        self.size = [size, size]
+        self.size, self.shorter = [size, size], shorter
+        self.interpolation = v2.InterpolationMode(interpolation)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
             raise ValueError(
                 f"image is {image.dtype} of shape {tuple(image.shape)}; needs torch.uint8 of shape (3, H, W)"
             )
-        if list(image.shape[-2:]) == self.size:
-            return image
-        return v2.functional.resize(image, self.size, antialias=True)
+        if list(image.shape[-2:]) == (self.size if self.shorter is None else [self.shorter] * 2):
+            resized = image
+        else:
+            target = self.size if self.shorter is None else [self.shorter]
+            resized = v2.functional.resize(image, target, self.interpolation, antialias=True)
+        return resized if self.shorter is None else v2.functional.center_crop(resized, self.size)
 
 
 class _CropAndFlip(nn.Module):

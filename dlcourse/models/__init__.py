@@ -22,7 +22,7 @@ from dlcourse.models.efficientnet import (
 from dlcourse.models.mobilenet_v1 import MobileNetV1, mobilenet_v1
 from dlcourse.models.mobilenet_v2 import MobileNetV2, mobilenet_v2
 from dlcourse.models.mobilenet_v3 import MobileNetV3, mobilenet_v3_large, mobilenet_v3_small
-from dlcourse.models.pretrained import Preprocessing, PretrainedWeightsError, load_pretrained
+from dlcourse.models.pretrained import PretrainedWeightsError, load_pretrained
 from dlcourse.models.registry import count_macs, count_parameters, create_model, list_models, register_model
 from dlcourse.models.resnet import ResNet, resnet18, resnet34, resnet50, resnet101, resnet152
 from dlcourse.models.simple_cnn import SimpleCNN, simple_cnn
@@ -45,7 +45,6 @@ __all__ = [
     "MobileNetV3",
     "MultiHeadSelfAttention",
     "PatchEmbedding",
-    "Preprocessing",
     "PretrainedWeightsError",
     "ResNet",
     "SelfAttention",

@@ -15,9 +15,9 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -25,6 +25,9 @@ import torch
 from torch import Tensor, nn
 
 from dlcourse.models.registry import create_model, list_models
+
+if TYPE_CHECKING:  # dlcourse.data imports torchvision, which a model needs no more than timm
+    from dlcourse.data import Preprocessing
 
 OFFLINE = "efficientnet_lite0"
 TIMM_TAGS = {  # of this course's models that follow timm: the tag says what a plain name leaves open
@@ -40,31 +43,6 @@ SECONDS_TO_CONNECT = 10
 
 class PretrainedWeightsError(RuntimeError):
     """Weights that cannot be had; the message says which, why, and what to do instead."""
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """What weights expect of an image: uint8 (…, 3, H, W) -> float32 (…, 3, size, size), by resize, crop, normalise."""
-
-    size: int
-    """Height and width that go into the network, in pixels."""
-    resize: int
-    """The shorter side before the central crop, in pixels."""
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    """Of each channel, for pixels in [0, 1]."""
-    interpolation: str = "bicubic"
-
-    def __call__(self, image: Tensor) -> Tensor:
-        from torchvision.transforms import v2
-        from torchvision.transforms.v2 import functional as F
-
-        if image.dtype != torch.uint8 or image.ndim < 3 or image.shape[-3] != 3:
-            shape = tuple(image.shape)
-            raise ValueError(f"image is {image.dtype} of shape {shape}; needs torch.uint8 of shape (…, 3, H, W)")
-        image = F.resize(image, [self.resize], v2.InterpolationMode(self.interpolation), antialias=True)
-        image = F.to_dtype(F.center_crop(image, [self.size, self.size]), torch.float32, scale=True)
-        return F.normalize(image, list(self.mean), list(self.std))
 
 
 def load_pretrained(name: str, num_classes: int | None = None) -> tuple[nn.Module, Preprocessing]:
@@ -135,6 +113,8 @@ def _timm(tag: str, num_classes: int | None, build: str | None) -> tuple[nn.Modu
 def _torchvision(name: str, num_classes: int | None, build: str | None) -> tuple[nn.Module, Preprocessing]:
     from torchvision import models
 
+    from dlcourse.data import Preprocessing
+
     try:
         weights = models.get_model_weights(name).DEFAULT
     except ValueError:
@@ -167,6 +147,8 @@ def _load_all_but_head(model: nn.Module, weights: dict[str, Tensor], source: str
 
 def _timm_preprocessing(model: nn.Module) -> Preprocessing:
     from timm.data import resolve_model_data_config
+
+    from dlcourse.data import Preprocessing
 
     config = resolve_model_data_config(model)
     channels, height, size = config["input_size"]
