@@ -7,7 +7,6 @@ through the preprocessing that the file names, and so gets the same answer.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -82,9 +81,9 @@ class Predictor:
         self.backend, self.card = backend, card
 
     @overload
-    def predict(self, pictures: Source, *, batch_size: int = ...) -> Prediction: ...
+    def predict(self, pictures: list[Source] | tuple[Source, ...], *, batch_size: int = ...) -> list[Prediction]: ...
     @overload
-    def predict(self, pictures: Sequence[Source], *, batch_size: int = ...) -> list[Prediction]: ...
+    def predict(self, pictures: Source, *, batch_size: int = ...) -> Prediction: ...
     def predict(self, pictures: Any, *, batch_size: int = 32) -> Prediction | list[Prediction]:
         """The answer to one picture, or to each of a list of them, computed `batch_size` at a time.
 
@@ -103,7 +102,7 @@ class Predictor:
 
     def prepare(self, picture: Source, **limits: Any) -> np.ndarray:
         """One picture as the network takes it: float32 (3, size, size). `limits` are those of `read_image`."""
-        return self.card.preprocessing(_pixels(picture, **limits)).numpy()
+        return self.card.preprocessing(pixels(picture, **limits)).numpy()
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """The network's outputs for prepared images: float32 (B, 3, size, size) -> float32 (B, K)."""
@@ -121,7 +120,7 @@ class Predictor:
         return [Prediction(self.card.classes, row) for row in exponentials / exponentials.sum(axis=1, keepdims=True)]
 
 
-def _pixels(picture: Source, **limits: Any) -> torch.Tensor:
+def pixels(picture: Source, **limits: Any) -> torch.Tensor:
     """Any source as a uint8 tensor (3, H, W)."""
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or not (

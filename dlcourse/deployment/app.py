@@ -1,0 +1,191 @@
+"""A model behind HTTP: a page for people, an interface for programs, and what operators ask a service.
+
+    app = create_app(Predictor("model.onnx"))
+    serve(app)                                   # http://127.0.0.1:8000
+
+What arrives together is computed together (`batching`), what is too much is refused in words (`limits`), and nothing of
+the inside, no path, no text of an exception, goes out.
+"""
+
+# No `from __future__ import annotations` here: FastAPI reads the routes' annotations, which name what is imported inside.
+
+import contextlib
+import hmac
+import io
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from dlcourse.deployment.limits import Guard, Limits, Refusal
+from dlcourse.deployment.predictor import Prediction, Predictor, Source, pixels
+from dlcourse.deployment.service import FORMATS, Service
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from dlcourse.deployment.monitoring import PredictionMonitor
+
+PAGE = Path(__file__).with_name("page")
+
+
+def create_app(
+    predictor: Predictor,
+    *,
+    limits: Limits | None = None,
+    monitor: "PredictionMonitor | None" = None,
+    api_key: str | None = None,
+    samples: Iterable[tuple[str, Source]] = (),
+) -> "FastAPI":
+    """The service as an ASGI application. `serve` runs it.
+
+    monitor  records each prediction and watches for drift; GET /monitor and /metrics tell what it found
+    api_key  when given, asked for in the header X-API-Key by every route that tells of the model or asks it
+    samples  pictures that the page offers, as (name, picture)
+    """
+    from fastapi import Depends, FastAPI, Query
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import JSONResponse, Response
+    from starlette.exceptions import HTTPException
+    from starlette.requests import Request
+
+    from dlcourse.deployment.forms import REQUEST_BODY, answer_schema, read_pictures, responses
+
+    if api_key is not None and len(api_key) < 8:
+        raise ValueError(
+            "api_key has fewer than 8 characters; python -c 'import secrets; print(secrets.token_urlsafe())' makes one"
+        )
+    limits = limits or Limits()
+    service = Service(predictor, limits, monitor)
+    card = predictor.card
+    pictures = [(name, _as_png(predictor, picture)) for name, picture in samples]
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await service.start()
+        yield
+        service.stop()
+
+    # The pages of documentation that FastAPI would add load their scripts from another host.
+    app = FastAPI(title=card.name, version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.state.service, app.state.limits = service, limits
+    app.add_middleware(Guard, limits=limits)
+    app.add_middleware(service.telemetry.middleware)
+
+    def refuse(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
+        return JSONResponse({"detail": detail}, status, headers=headers)
+
+    @app.exception_handler(Refusal)
+    async def refused(request: Request, error: Refusal) -> Response:
+        return refuse(error.status, error.detail, error.headers)
+
+    @app.exception_handler(HTTPException)
+    async def http_error(request: Request, error: HTTPException) -> Response:
+        return refuse(error.status_code, str(error.detail), dict(error.headers or {}))
+
+    @app.exception_handler(RequestValidationError)
+    async def not_valid(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        return refuse(422, f"{first['loc'][-1]}: {first['msg']}")
+
+    @app.exception_handler(Exception)
+    async def failed(request: Request, error: Exception) -> Response:  # the error itself goes to the log, not out
+        return refuse(500, "the service failed at this request; its operator finds the reason in the log")
+
+    async def allowed(request: Request) -> None:
+        given = request.headers.get("x-api-key", "")
+        if api_key is not None and not hmac.compare_digest(given.encode(), api_key.encode()):
+            raise Refusal(401, "this service asks for its key in the header X-API-Key", {"WWW-Authenticate": "ApiKey"})
+
+    guarded = [Depends(allowed)]
+
+    @app.post("/predict", dependencies=guarded, openapi_extra=REQUEST_BODY, responses=responses(answer_schema()))
+    async def predict(request: Request, top_k: int = Query(3, ge=1, le=1000)) -> Response:
+        """Classify one picture or several, sent as a form of files."""
+        files = await read_pictures(request, limits)
+        predictions = await service.answers(files)
+        answer = [_answer(name, prediction, top_k) for (name, _), prediction in zip(files, predictions, strict=True)]
+        return JSONResponse({"model": card.name, "predictions": answer})
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        """Whether the process lives; whether it can answer is another question: /ready."""
+        return {"status": "ok"}
+
+    @app.get("/ready", responses={503: {"description": "The model has not answered its self-test."}})
+    async def ready() -> Response:
+        """Whether the model is loaded and has answered a self-test."""
+        return JSONResponse({"ready": service.ready}, 200 if service.ready else 503)
+
+    @app.get("/model", dependencies=guarded)
+    async def model() -> dict[str, Any]:
+        """The model card, and what the service takes."""
+        return {
+            "name": card.name, "classes": list(card.classes), "preprocessing": asdict(card.preprocessing),
+            "details": dict(card.details), "backend": predictor.backend.name, "limits": asdict(limits), "formats": list(FORMATS),
+        }  # fmt: skip
+
+    @app.get("/metrics", dependencies=guarded)
+    async def metrics() -> Response:
+        """Counts and latencies for Prometheus."""
+        return Response(service.telemetry.text(service, monitor), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get("/monitor", dependencies=guarded, responses={404: {"description": "This service has no monitor."}})
+    async def monitored() -> dict[str, Any]:
+        """What the monitor has counted, and the last test for drift."""
+        if monitor is None:
+            raise Refusal(404, "this service has no monitor")
+        return {**monitor.summary(), "drift": None if monitor.drift is None else monitor.drift.to_dict()}
+
+    @app.get("/samples", dependencies=guarded)
+    async def list_samples() -> list[dict[str, Any]]:
+        """The pictures that the page offers."""
+        return [{"id": number, "name": name} for number, (name, _) in enumerate(pictures)]
+
+    @app.get(
+        "/samples/{number}", responses={200: {"content": {"image/png": {}}}, 404: {"description": "No such sample."}}
+    )
+    async def sample(number: int) -> Response:
+        """One of them."""
+        if not 0 <= number < len(pictures):
+            raise Refusal(404, "there is no such sample")
+        return Response(pictures[number][1], media_type="image/png", headers={"Cache-Control": "max-age=3600"})
+
+    for path, file, media in (
+        ("/", "index.html", "text/html"), ("/page.css", "page.css", "text/css"), ("/page.js", "page.js", "text/javascript"),
+    ):  # fmt: skip
+        _add_page(app, path, (PAGE / file).read_text(encoding="utf-8"), media)
+    return app
+
+
+def _add_page(app: "FastAPI", path: str, text: str, media: str) -> None:
+    from fastapi.responses import Response
+
+    policy = (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+        "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+    )
+
+    async def page() -> Response:
+        return Response(
+            text, media_type=media, headers={"Content-Security-Policy": policy, "Cache-Control": "no-cache"}
+        )
+
+    app.add_api_route(path, page, methods=["GET"], include_in_schema=False)
+
+
+def _answer(name: str, prediction: Prediction, top_k: int) -> dict[str, Any]:
+    top = [{"label": label, "probability": probability} for label, probability in prediction.top(top_k)]
+    return {"file": name, **top[0], "top": top}
+
+
+def _as_png(predictor: Predictor, picture: Source) -> bytes:
+    """A sample as the file that the page shows and sends back."""
+    if isinstance(picture, bytes):
+        predictor.prepare(picture, formats=FORMATS)  # complains of what the service would refuse
+        return picture
+    content = io.BytesIO()
+    Image.fromarray(pixels(picture).permute(1, 2, 0).numpy()).save(content, "PNG")
+    return content.getvalue()
