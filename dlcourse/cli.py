@@ -1,152 +1,274 @@
 """The command `dlcourse`: what the package does, from a shell.
 
-    dlcourse doctor --config run.yaml
+    dlcourse train --config fashion-mini
+    dlcourse evaluate
+    dlcourse export --kind int8
+    dlcourse predict shoe.jpg photos
+    dlcourse serve --monitor logs
     dlcourse doctor --data photos --model.name resnet18 --optimizer.lr 0.1
 
-A config is a YAML file of the fields of `Experiment`; flags after it change single values. Numbers may be written as 1e-4.
+A config is a YAML file of the fields of `dlcourse.experiment.Experiment`; flags change single values. What was trained
+last is what is evaluated, exported, asked and served, unless --run or --model names another.
+Exit status: 0 well, 1 sick or failed, 2 not understood, 130 ended by Ctrl-C.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
 
-@dataclass(frozen=True)
-class ModelConfig:
-    """Which network is trained."""
+    from dlcourse.deployment import Predictor
+    from dlcourse.experiment import Run
 
-    name: str = "simple_cnn"
-    """A name of `dlcourse.models.list_models()`."""
-    options: dict[str, Any] = field(default_factory=dict)
-    """Its options, such as {stem: cifar} for a ResNet or {img_size: 32, patch_size: 4} for a ViT."""
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """What changes its weights."""
-
-    name: Literal["sgd", "adam", "adamw"] = "adamw"
-    lr: float = 1e-3
-    weight_decay: float = 0.01
-    momentum: float = 0.9
-    """Of sgd; the others do not use it."""
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """A training: data, model, loss and optimizer."""
-
-    data: str = "fashion-mini"
-    """A data set by name ("fashion-mini" is embedded), or a folder with the folders train and val (or validation), one
-    folder of images a class in each."""
-    image_size: int = 32
-    """Height and width in pixels to which images of a folder are brought."""
-    augmentation: str = "basic"
-    """A policy of `train_transform`: none, basic, autoaugment, randaugment, trivialaugment, albumentations."""
-    batch_size: int = 64
-    model: ModelConfig = field(default_factory=ModelConfig)
-    loss: Literal["cross_entropy", "focal"] = "cross_entropy"
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    seed: int = 0
-
-
-def doctor(experiment: Experiment, *, steps: int = 30, json: bool = False) -> int:
-    """Diagnose an experiment before it is trained. Prints the report; 0 when it is healthy, 1 when it is not."""
-    import torch
-
-    import dlcourse
-    from dlcourse.diagnostics import diagnose
-    from dlcourse.models import create_model
-
-    device = _device(experiment.device)
-    dlcourse.seed_everything(experiment.seed)
-    train_loader, val_loader, classes = _loaders(experiment)
-    model = create_model(experiment.model.name, num_classes=classes, **experiment.model.options).to(device)
-    chosen = experiment.optimizer
-    options: dict[str, Any] = {"lr": chosen.lr, "weight_decay": chosen.weight_decay}
-    if chosen.name == "sgd":
-        options["momentum"] = chosen.momentum
-    kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-    optimizer = kinds[chosen.name](model.parameters(), **options)
-    report = diagnose(
-        model, train_loader, _loss(experiment.loss), optimizer, val_loader=val_loader, steps=steps, seed=experiment.seed
-    )
-    print(report.to_json() if json else report)
-    return 0 if report.healthy else 1
-
-
-def _device(name: str) -> Any:
-    import torch
-
-    import dlcourse
-
-    if name == "auto":
-        return dlcourse.get_device()
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there[name]:
-        usable = " or ".join(kind for kind, available in there.items() if available)
-        raise ValueError(f"device={name!r} is not on this machine; use {usable}, or auto")
-    return torch.device(name)
-
-
-def _loaders(experiment: Experiment) -> tuple[Any, Any, int]:
-    """Training loader, validation loader and number of classes."""
-    from dlcourse.data import eval_transform, image_folder, load_dataset, make_loader, train_transform
-
-    size = experiment.image_size
-    to_train, to_evaluate = train_transform(size, experiment.augmentation), eval_transform(size)
-    folder = Path(experiment.data)
-    train: Any
-    val: Any
-    if folder.is_dir():
-        names = [name for name in ("val", "validation") if (folder / name).is_dir()]
-        if not (folder / "train").is_dir() or not names:
-            raise ValueError(f"data={experiment.data}: the folder needs the folders train and val in it")
-        train = image_folder(folder / "train", to_train)
-        val = image_folder(folder / names[0], to_evaluate, classes=train.classes)
-    elif folder.exists() or len(folder.parts) > 1:
-        raise ValueError(f"data={experiment.data} is neither a folder nor the name of a data set")
-    else:
-        train, val = load_dataset(experiment.data, "train", to_train), load_dataset(experiment.data, "val", to_evaluate)
-    train_loader = make_loader(train, experiment.batch_size, train=True, seed=experiment.seed)
-    return train_loader, make_loader(val, experiment.batch_size), len(train.classes)
-
-
-def _loss(name: str) -> Any:
-    from torch import nn
-
-    from dlcourse.training import FocalLoss
-
-    return nn.CrossEntropyLoss() if name == "cross_entropy" else FocalLoss()
+NEWEST = "folder of the run; default: the one in runs/ that was trained last"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0 well, 1 sick or failed, 2 not understood."""
-    from jsonargparse import ArgumentParser
+    """Run a command; returns its exit status (see the module's text)."""
+    from dlcourse.experiment.config import ConfigError
 
-    parser = ArgumentParser(prog="dlcourse", description="A PyTorch computer-vision course, from a shell.")
-    commands = parser.add_subcommands()
-    examine = ArgumentParser(
-        description="Say why a training will not learn: data, labels, model, loss, gradients and optimizer are examined "
-        "on copies. Example: dlcourse doctor --model.name resnet18 --optimizer.name sgd --optimizer.lr 10"
-    )
-    examine.add_argument("--config", action="config", help="a YAML file of the fields below")
-    examine.add_class_arguments(Experiment)
-    examine.add_argument("--steps", type=int, default=30, help="length of each short training on one batch")
-    examine.add_argument("--json", action="store_true", help="print the report as JSON")
-    commands.add_subcommand("doctor", examine, help="say why a training will not learn")
-    given = parser.instantiate(parser.parse_args(arguments)).doctor
-    experiment = Experiment(**{field.name: given[field.name] for field in fields(Experiment)})
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    name = "dlcourse"
     try:
-        return doctor(experiment, steps=given.steps, json=given.json)
-    except (ValueError, OSError) as error:
-        print(f"dlcourse doctor: {error}", file=sys.stderr)
+        parser = make_parser()
+        given = parser.parse_args(arguments)
+        name, options = f"dlcourse {given.command}", given[given.command]
+        return COMMANDS[given.command][0](options, arguments)
+    except ConfigError as error:
+        commands = [word for word in arguments[:1] if word in COMMANDS]
+        name = " ".join(["dlcourse", *commands])
+        print(f"{name}: {error}\nSee {name} --help", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print(f"\n{name}: ended by Ctrl-C", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if os.environ.get("DLCOURSE_TRACEBACK"):
+            raise
+        known = isinstance(error, ValueError | OSError | RuntimeError | ImportError)
+        text = str(error) if known else f"{type(error).__name__}: {error} (DLCOURSE_TRACEBACK=1 shows where)"
+        print(f"{name}: {text or type(error).__name__}", file=sys.stderr)
         return 1
+
+
+def make_parser() -> Any:
+    """The parser of all commands."""
+    from dlcourse.experiment.parser import Parser
+
+    parser = Parser(prog="dlcourse", description="A PyTorch computer-vision course, from a shell.")
+    commands = parser.add_subcommands(dest="command")
+    for name, (_, add_flags, description, example) in COMMANDS.items():
+        usage = f"dlcourse {name} {'pictures … ' if name == 'predict' else ''}[flags]"
+        command = Parser(usage=usage, description=f"{description} Example: {example}")
+        add_flags(command)
+        commands.add_subcommand(name, command, help=description.split(":")[0].rstrip("."))
+    return parser
+
+
+def train(given: Namespace, arguments: list[str]) -> int:
+    """Train an experiment, or go on with a run."""
+    import dlcourse
+    from dlcourse.experiment import Run, train
+    from dlcourse.experiment.parser import experiment_of
+    from dlcourse.experiment.run import newest_run
+
+    folder = given.run
+    if given.resume:
+        folder = folder or newest_run()
+        if not given.config:  # the run's own, which flags may change
+            given = make_parser().parse_args([*arguments, "--config", str(Run(folder).folder / "config.yaml")]).train
+    experiment = experiment_of(given)
+    dlcourse.setup(experiment.seed)
+    run = train(
+        experiment, folder, resume=given.resume, overwrite=given.overwrite, download=given.download, verbose=True
+    )
+    if run.interrupted:
+        print(f"Go on with: dlcourse train --resume --run {run.folder}")
+        return 130
+    history = run.history
+    best = history.epochs[(history.best_epoch or 1) - 1]
+    print(f"{run.folder}: the best of {len(history.epochs)} epochs is {best['epoch']:g}, val_accuracy {best['val_accuracy']:.3f}")
+    print(f"Next: dlcourse evaluate --run {run.folder}")
+    return 0
+
+
+def _train_flags(parser: Any) -> None:
+    from dlcourse.experiment.parser import add_experiment
+
+    add_experiment(parser)
+    parser.add_argument("--run", help="folder of the run; default: the next runs/<name>-<n>, with --resume the newest")
+    parser.add_argument("--resume", action="store_true", help="go on with the run, after Ctrl-C, a kill, or with more epochs")
+    parser.add_argument("--overwrite", action="store_true", help="delete the run that is in the folder")
+    parser.add_argument("--download", action="store_true", help="fetch the data set of that name, where it is missing")
+
+
+def evaluate(given: Namespace, arguments: list[str]) -> int:
+    """Measure the best weights of a run."""
+    run = _run(given.run)
+    metrics = run.evaluate(given.split)
+    if given.json:
+        print(json.dumps(metrics, indent=2, ensure_ascii=False))
+        return 0
+    low, high = metrics["accuracy_low"], metrics["accuracy_high"]
+    print(f"{run.folder}, {metrics['images']:,} {given.split} images")
+    print(f"accuracy {metrics['accuracy']:.3f}, 95 % interval {low:.3f} to {high:.3f}; macro F1 {metrics['macro_f1']:.3f}, "
+          f"calibration error {metrics['calibration_error']:.3f}")  # fmt: skip
+    rows = [[name, *(f"{one[k]:.3f}" for k in ("precision", "recall", "f1")), str(one["images"])]
+            for name, one in metrics["classes"].items()]  # fmt: skip
+    _print_table(["class", "precision", "recall", "f1", "images"], rows)
+    return 0
+
+
+def _evaluate_flags(parser: Any) -> None:
+    from typing import Literal
+
+    parser.add_argument("--run", help=NEWEST)
+    parser.add_argument("--split", type=Literal["train", "val", "test"], default="test", help="which part of the images")
+    parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
+
+
+def export(given: Namespace, arguments: list[str]) -> int:
+    """Write the best weights of a run as a file of their own."""
+    path = _run(given.run).export(given.kind)
+    print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
+    return 0
+
+
+def _export_flags(parser: Any) -> None:
+    from typing import Literal
+
+    parser.add_argument("--run", help=NEWEST)
+    parser.add_argument(
+        "--kind", type=Literal["onnx", "int8", "safetensors"], default="onnx",
+        help="onnx; int8 (ONNX in 8-bit integers, a quarter of the bytes); safetensors (the weights, for torch)",
+    )  # fmt: skip
+
+
+def predict(given: Namespace, arguments: list[str]) -> int:
+    """Answer to pictures; 1 when one could not be read, after the others were answered."""
+    from dlcourse.experiment.asking import answers
+
+    if given.top < 1:
+        raise ValueError(f"--top={given.top} must be at least 1")
+    found, unread = answers(_predictor(given), given.pictures)
+    if given.json:
+        print(json.dumps(
+            [{"file": str(path), "label": one.label, "probability": one.confidence,
+              "top": [{"label": label, "probability": share} for label, share in one.top(given.top)]} for path, one in found],
+            indent=2, ensure_ascii=False,
+        ))  # fmt: skip
+    elif found:
+        rows = [[str(path), *(f"{label} {share:.1%}" for label, share in one.top(given.top))] for path, one in found]
+        _print_table(["file", *(f"{k}." for k in range(1, len(rows[0])))], rows)
+    for reason in unread:
+        print(f"dlcourse predict: {reason}", file=sys.stderr)
+    return 1 if unread else 0
+
+
+def _predict_flags(parser: Any) -> None:
+    parser.add_argument("pictures", nargs="+", help="image files, and folders of them")
+    _model_flags(parser)
+    parser.add_argument("--top", type=int, default=3, help="how many classes are named for each picture")
+    parser.add_argument("--json", action="store_true", help="print the answers as JSON")
+
+
+def serve(given: Namespace, arguments: list[str]) -> int:
+    """Serve a model until Ctrl-C or SIGTERM."""
+    from dlcourse.deployment import serve as run_service
+    from dlcourse.experiment.serving import make_service
+
+    run = None if given.model else _run(given.run)
+    app = make_service(_predictor(given, run), given, run)
+    run_service(
+        app, given.host, given.port,
+        on_start=lambda url: print(f"{app.title} at {url} (Ctrl-C stops it)", flush=True),
+    )  # fmt: skip
+    return 0
+
+
+def _serve_flags(parser: Any) -> None:
+    from dlcourse.experiment.serving import add_flags
+
+    _model_flags(parser)
+    add_flags(parser)
+
+
+def doctor(given: Namespace, arguments: list[str]) -> int:
+    """Diagnose an experiment before it is trained. Prints the report; 0 when it is healthy, 1 when it is not."""
+    from dlcourse.experiment.asking import diagnosis
+    from dlcourse.experiment.parser import experiment_of
+
+    report = diagnosis(experiment_of(given), given.steps)
+    print(report.to_json() if given.json else report)
+    return 0 if report.healthy else 1
+
+
+def _doctor_flags(parser: Any) -> None:
+    from dlcourse.experiment.parser import add_experiment
+
+    add_experiment(parser)
+    parser.add_argument("--steps", type=int, default=30, help="length of each short training on one batch")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+Command = tuple[Callable[[Any, list[str]], int], Callable[[Any], None], str, str]
+COMMANDS: dict[str, Command] = {
+    "train": (
+        train, _train_flags, "Train an experiment: everything it leaves is in the folder of the run.",
+        "dlcourse train --config fashion-mini --training.epochs 2",
+    ),
+    "evaluate": (
+        evaluate, _evaluate_flags, "Measure a run on images it was not trained with.", "dlcourse evaluate --split test",
+    ),
+    "predict": (
+        predict, _predict_flags, "Say what is in pictures.", "dlcourse predict shoe.jpg photos --top 3",
+    ),
+    "export": (
+        export, _export_flags, "Write a run's model as a file of its own: classes and preprocessing inside.",
+        "dlcourse export --kind int8",
+    ),
+    "serve": (
+        serve, _serve_flags, "Serve a model over HTTP: a page, POST /predict, /health, /metrics.",
+        "dlcourse serve --port 8000 --monitor logs",
+    ),
+    "doctor": (
+        doctor, _doctor_flags,
+        "Say why a training will not learn: data, labels, model, loss, gradients and optimizer are examined on copies.",
+        "dlcourse doctor --model.name resnet18 --optimizer.name sgd --optimizer.lr 10",
+    ),
+}  # fmt: skip
+
+
+def _model_flags(parser: Any) -> None:
+    parser.add_argument("--run", help=NEWEST)
+    parser.add_argument("--model", help="an exported file (.onnx, .safetensors) in place of a run")
+
+
+def _run(folder: str | None) -> Run:
+    from dlcourse.experiment import Run
+    from dlcourse.experiment.run import newest_run
+
+    return Run(folder or newest_run())
+
+
+def _predictor(given: Namespace, run: Run | None = None) -> Predictor:
+    from dlcourse.deployment import Predictor
+
+    if given.model and given.run:
+        raise ValueError("--run and --model name two models: give one of them")
+    return Predictor(given.model) if given.model else (run or _run(given.run)).predictor()
+
+
+def _print_table(header: list[str], rows: list[list[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    for row in [header, *rows]:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 if __name__ == "__main__":

@@ -60,11 +60,15 @@ def read_image(
 
 
 @contextmanager
-def _opened(source: str | os.PathLike[str] | bytes | Image.Image, formats: Sequence[str] | None) -> Iterator[Image.Image]:
+def _opened(
+    source: str | os.PathLike[str] | bytes | Image.Image, formats: Sequence[str] | None
+) -> Iterator[Image.Image]:
     if isinstance(source, Image.Image):
         yield source  # it stays open: it is the caller's
         return
-    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats) as image:
+    with Image.open(
+        io.BytesIO(source) if isinstance(source, bytes) else source, formats=None if formats is None else tuple(formats)
+    ) as image:
         yield image
 
 

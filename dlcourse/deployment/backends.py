@@ -81,7 +81,7 @@ def open_backend(path: Path, threads: int | None) -> tuple[Backend, ModelCard]:
             )
         return backend, ModelCard.from_json(found[KEY])
     if path.suffix == ".safetensors":
-        from dlcourse.deployment.export import load_safetensors
+        from dlcourse.deployment.weights import load_safetensors
 
         model, card = load_safetensors(path)
         if threads:

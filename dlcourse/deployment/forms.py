@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 FIELD = "files"
+MOST_CLASSES = 1000
+"""That one may ask for; a model with fewer gives all."""
 REQUEST_BODY = {
     "requestBody": {
         "required": True,
@@ -63,6 +65,13 @@ async def read_pictures(request: Request, limits: Limits) -> list[tuple[str, byt
         return [(shown_name(file.filename, number), await file.read()) for number, file in enumerate(files, 1)]
     finally:
         await form.close()
+
+
+def read_top_k(text: str) -> int:
+    """How many classes are asked for. Raises Refusal for anything but a whole number within 1 … MOST_CLASSES."""
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= MOST_CLASSES):
+        raise Refusal(422, f"top_k must be a whole number from 1 to {MOST_CLASSES}")
+    return int(text)
 
 
 def shown_name(name: str | None, number: int) -> str:

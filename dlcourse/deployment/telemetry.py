@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dlcourse.deployment.service import Service
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+ROUTES = frozenset({"/", "/predict", "/health", "/ready", "/model", "/metrics", "/monitor", "/samples"})
 SIZES = (1, 2, 4, 8, 16, 32)
 
 
@@ -63,7 +64,7 @@ class Telemetry:
         return generate_latest(self.registry)
 
     def middleware(self, app: App) -> App:
-        """Counts and times each request under its route (never its path, of which there are as many as callers invent)."""
+        """Counts and times each request under its route; paths that callers invent are one, "other"."""
 
         async def counted(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
             if scope["type"] != "http":
@@ -80,7 +81,7 @@ class Telemetry:
             try:
                 await app(scope, receive, sending)
             finally:
-                route = getattr(scope.get("route"), "path", "none")
+                route = scope["path"] if scope["path"] in ROUTES else "other"
                 self.requests.labels(route, status).inc()
                 self.seconds.labels(route).observe(time.perf_counter() - began)
 

@@ -80,7 +80,8 @@ function enteredKey(reason) {
 async function describe() {
   const model = await (await ask("model")).json();
   document.title = name.textContent = model.name;
-  const { classes, preprocessing } = model;
+  const { classes, preprocessing, limits } = model;
+  mostBytes = limits.body_bytes - 2048; // the form around the file takes some
   purpose.textContent = `Tells which of ${classes.length} classes a picture shows.`;
   const rows = {
     classes: classes.join(", "),
@@ -107,14 +108,23 @@ async function offerSamples() {
 // ---- Pictures and their answers ----------------------------------------------------------------------------------
 
 function image(file, alt) {
-  const picture = make("img", { alt, src: URL.createObjectURL(file) });
-  picture.onload = () => picture.classList.toggle("small", picture.naturalWidth < 128);
-  picture.onerror = () => { picture.alt = "no preview"; };
+  const url = URL.createObjectURL(file);
+  const picture = make("img", { alt });
+  picture.onload = () => {
+    URL.revokeObjectURL(url);
+    picture.classList.toggle("small", picture.naturalWidth < 128);
+  };
+  picture.onerror = () => {
+    URL.revokeObjectURL(url);
+    picture.replaceWith(make("span", { className: "blank", textContent: "no preview" }));
+  };
+  picture.src = url;
   return picture;
 }
 
 const waiting = [];
 let underWay = 0;
+let mostBytes = Infinity; // that a request may have; the service says how many
 let asked = 0;
 let answered = 0;
 
@@ -128,7 +138,7 @@ function take(files) {
     waiting.push({ file, card, title, body });
     asked++;
   }
-  while (answers.children.length > KEPT) forget(answers.lastElementChild);
+  while (answers.children.length > KEPT) answers.lastElementChild.remove();
   clear.hidden = !answers.children.length;
   work();
 }
@@ -147,6 +157,7 @@ async function answer({ file, card, title, body }) {
   title.textContent = "Looking";
   if (asked - answered > 1) status.textContent = `${asked - answered} pictures to go.`;
   try {
+    if (file.size > mostBytes) throw new Error(`The file has ${megabytes(file.size)}; ${megabytes(mostBytes)} are the most.`);
     const form = new FormData();
     form.append("files", file, file.name);
     const response = await ask(`predict?top_k=${SHOWN_CLASSES}`, { method: "POST", body: form });
@@ -173,15 +184,14 @@ function row({ label, probability }) {
     make("span", { className: "percent", textContent: percent(probability) }), bar);
 }
 
+function megabytes(bytes) {
+  return `${(bytes / 2 ** 20).toFixed(1)} MB`;
+}
+
 function percent(probability) {
   if (probability > 0 && probability < 0.001) return "under 0.1 %";
   if (probability < 1 && probability > 0.999) return "over 99.9 %";
   return `${(100 * probability).toFixed(1)} %`;
-}
-
-function forget(card) {
-  URL.revokeObjectURL(card.querySelector("img").src);
-  card.remove();
 }
 
 // ---- How pictures arrive -----------------------------------------------------------------------------------------
@@ -208,7 +218,7 @@ addEventListener("drop", (event) => {
 addEventListener("paste", (event) => take(event.clipboardData.files));
 
 clear.onclick = () => {
-  [...answers.children].forEach(forget);
+  answers.replaceChildren();
   clear.hidden = true;
   status.textContent = "No picture yet.";
   pictures.focus();
