@@ -14,8 +14,10 @@ Exit status: 0 well, 1 sick or failed, 2 not understood, 130 ended by Ctrl-C.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -183,12 +185,18 @@ def serve(given: Namespace, arguments: list[str]) -> int:
     from dlcourse.deployment import serve as run_service
     from dlcourse.experiment.serving import make_service
 
+    def stop(*_: object) -> None:
+        sys.exit(0)
+
+    # uvicorn stops gracefully at SIGTERM and SIGINT, and then raises them again for whoever listened before it.
+    signal.signal(signal.SIGTERM, stop)
     run = None if given.model else _run(given.run)
     app = make_service(_predictor(given, run), given, run)
-    run_service(
-        app, given.host, given.port,
-        on_start=lambda url: print(f"{app.title} at {url} (Ctrl-C stops it)", flush=True),
-    )  # fmt: skip
+    with contextlib.suppress(KeyboardInterrupt):
+        run_service(
+            app, given.host, given.port,
+            on_start=lambda url: print(f"{app.title} at {url} (Ctrl-C stops it)", flush=True),
+        )  # fmt: skip
     return 0
 
 

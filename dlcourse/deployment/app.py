@@ -102,7 +102,7 @@ def create_app(
 
     def check_key(request: Request) -> None:
         given = request.headers.get("x-api-key", "")
-        if api_key is not None and not hmac.compare_digest(given.encode(), api_key.encode()):
+        if api_key is not None and not hmac.compare_digest(given.encode("latin-1"), api_key.encode()):
             raise Refusal(401, "this service asks for its key in the header X-API-Key", {"WWW-Authenticate": "ApiKey"})
 
     async def allowed(request: Request) -> None:

@@ -148,7 +148,7 @@ def guarded_protocol(limits: Limits) -> type[Any]:
         def on_headers_complete(self) -> None:
             self._complete = True
             self._timer.cancel()
-            if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > limits.header_bytes:
+            if len(self.url) + sum(4 + len(name) + len(value) for name, value in self.headers) > limits.header_bytes:
                 self.refused = 431, "the request's headers are too large"
                 raise HttpParserError("headers too large")
             super().on_headers_complete()

@@ -35,6 +35,7 @@ LOG = logging.getLogger("dlcourse.service")
 class Picture:
     """A picture of a request on its way to the model: a file's bytes, or, once decoded, the network's input."""
 
+    name: str
     content: bytes | np.ndarray
     arrived: float
 
@@ -61,7 +62,7 @@ class Service:
         picture = io.BytesIO()
         Image.new("RGB", (size, size), "grey").save(picture, "PNG")
         try:
-            await self.batcher.submit([Picture(picture.getvalue(), 0.0)])
+            await self.batcher.submit([Picture("the self-test", picture.getvalue(), 0.0)])
             self.tested = True
         except Exception:
             LOG.exception("the model failed its self-test; the service is not ready")
@@ -78,7 +79,7 @@ class Service:
             raise Refusal(503, "the model is not ready yet, or the service is stopping; try again in a moment")
         try:
             async with asyncio.timeout(self.limits.answer_seconds):
-                pictures = [Picture(await self._checked(name, content), arrived) for name, content in files]
+                pictures = [Picture(name, await self._checked(name, content), arrived) for name, content in files]
                 return await self.batcher.submit(pictures)
         except QueueFull:
             raise Refusal(503, "the service is busy; try again in a moment") from None
@@ -100,20 +101,22 @@ class Service:
         if pixels <= SMALL_PIXELS:
             return content
         async with self._large:
-            prepared = await asyncio.to_thread(self._prepare, content)
+            prepared = await asyncio.to_thread(self._prepare, name, content)
         if isinstance(prepared, Exception):
             raise prepared
         return prepared
 
-    def _prepare(self, content: bytes) -> np.ndarray | Refusal:
+    def _prepare(self, name: str, content: bytes) -> np.ndarray | Refusal:
         try:
             return self.predictor.prepare(content, max_pixels=self.limits.pixels, formats=FORMATS)
         except ValueError:
-            return Refusal(400, "the picture is damaged or cut short")
+            return Refusal(400, f"{name} is damaged or cut short")
 
     def _compute(self, pictures: list[Picture]) -> list[Prediction | Exception]:
         """Runs in the thread of the batcher."""
-        inputs = [p.content if isinstance(p.content, np.ndarray) else self._prepare(p.content) for p in pictures]
+        inputs = [
+            p.content if isinstance(p.content, np.ndarray) else self._prepare(p.name, p.content) for p in pictures
+        ]
         images = [image for image in inputs if isinstance(image, np.ndarray)]
         predictions = iter(self.predictor.answer(np.stack(images)) if images else [])
         answers: list[Prediction | Exception] = []

@@ -111,4 +111,6 @@ def _own_split(folder: Path, seed: int, saved: Path | None) -> Images:
 def write_split(images: Images, path: Path) -> None:
     """Save how the images were split, where they were and it is not saved yet."""
     if images.split is not None and not path.exists():
-        save_split(path, images.split)
+        half_written = path.with_name(path.name + ".tmp")
+        save_split(half_written, images.split)
+        half_written.replace(path)

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NoReturn, get_args, get_type_hints
+from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace, set_loader
 
@@ -111,7 +111,8 @@ class Parser(ArgumentParser):
                 return f"what is {found[1]!r}? this command takes no such argument"
             return f"there is no {word}; did you mean --{nearest_key(word[2:], [flag[2:] for flag in flags])}?"
         if found := re.match(r'Parser key "([^"]+)":\s+(.*)', message, re.DOTALL):
-            return f"{found[1]}: {_wrong_value(found[1], found[2])}"
+            action = next((action for action in self._actions if action.dest == found[1]), None)
+            return f"{found[1]}: {_wrong_value(getattr(action, '_typehint', getattr(action, 'type', None)), found[2])}"
         if found := re.match(r"argument \S+: invalid choice: '(.*?)' \(choose from (.*)\)", message):
             known = re.findall(r"[\w-]+", found[2])
             return f"there is no command {found[1]!r}; did you mean {nearest(found[1], known)!r}?"
@@ -159,15 +160,14 @@ def _values(args: list[str]) -> Iterator[tuple[str, str]]:
             yield flag, value if equals else following
 
 
-def _wrong_value(key: str, message: str) -> str:
+def _wrong_value(hint: Any, message: str) -> str:
     """jsonargparse's complaint of a value's type, in words."""
-    hint = dict(known_keys()).get(key)
-    found = re.search(r"Got value: (.*)|Given value: (.*)", message, re.DOTALL)
+    found = re.search(r"Got value: (.*)|Given value: (.*)|invalid .* value: '(.*)'", message, re.DOTALL)
     if hint is None or found is None:
         return message
-    value = (found[1] or found[2] or "").strip()
-    parts = get_args(hint) or (hint,)
-    if all(isinstance(part, str) for part in parts):
-        return f"{value!r} is not one of {', '.join(parts)}; did you mean {nearest(value, list(parts))!r}?"
-    wanted = " or ".join(KINDS.get(part, str(part)) for part in parts if part is not str or len(parts) == 1)
-    return f"{value!r} is not {KINDS[dict] if key == 'model.options' else wanted}"
+    value = next(text for text in found.groups() if text is not None).strip()
+    if get_origin(hint) is Literal:
+        words = [str(word) for word in get_args(hint)]
+        return f"{value!r} is not one of {', '.join(words)}; did you mean {nearest(value, words)!r}?"
+    kinds = [hint] if get_origin(hint) is dict else get_args(hint) or [hint]
+    return f"{value!r} is not {' or '.join(KINDS.get(get_origin(kind) or kind, str(kind)) for kind in kinds)}"

@@ -141,7 +141,7 @@ def unanswered_errors(service: Running, key: str | None) -> list[str]:
 
 def kill_and_restart(model: Path, log: Path) -> list[str]:
     """SIGKILL in the middle of many requests, then start again on the same log."""
-    from dlcourse.deployment.records import read_records
+    from dlcourse.deployment.records import read_log
 
     faults, counts = [], []
     for _ in range(3):
@@ -156,7 +156,7 @@ def kill_and_restart(model: Path, log: Path) -> list[str]:
             ended.set()
             for sender in senders:
                 sender.join()
-        counts.append(len(list(read_records(log))))
+        counts.append(len(list(read_log(log))))
     if not 0 < counts[0] < counts[1] < counts[2]:
         faults.append(f"records after each kill: {counts}")
     whole = [line for line in log.read_bytes().split(b"\n") if line]
