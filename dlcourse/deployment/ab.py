@@ -16,7 +16,7 @@ from dlcourse.evaluation.comparison import Interval
 
 
 def assign(identifier: str, share: float = 0.5, *, experiment: str = "") -> str:
-    """"A" or "B" for a user: always the same one, B for this `share` of all users.
+    """ "A" or "B" for a user: always the same one, B for this `share` of all users.
 
     Another experiment shuffles them anew. A larger share keeps everyone who was in B there.
     Raises ValueError for a share outside 0 … 1.
@@ -62,7 +62,7 @@ class ABResult:
 
     @property
     def winner(self) -> str | None:
-        """"A", "B", or None while the interval holds 0."""
+        """ "A", "B", or None while the interval holds 0."""
         if 0.0 in self.difference:
             return None
         return "B" if self.difference.value > 0 else "A"
@@ -73,9 +73,7 @@ class ABResult:
         return f"{verdict}: B − A = {100 * self.difference.value:+.1f} points ({low:+.1f} to {high:+.1f})"
 
 
-def compare_versions(
-    successes_a: int, n_a: int, successes_b: int, n_b: int, *, confidence: float = 0.95
-) -> ABResult:
+def compare_versions(successes_a: int, n_a: int, successes_b: int, n_b: int, *, confidence: float = 0.95) -> ABResult:
     """Compare the shares of successes of A and B. Look once, after as many requests as `sample_size` says."""
     return ABResult(difference_interval(successes_a, n_a, successes_b, n_b, confidence=confidence))
 

@@ -22,7 +22,8 @@ from PIL import Image
 
 from dlcourse.deployment.limits import App, Guard, Limits, Receive, Refusal, Send
 from dlcourse.deployment.predictor import Prediction, Predictor, Source, pixels
-from dlcourse.deployment.service import FORMATS, Service
+from dlcourse.deployment.screening import FORMATS, screen
+from dlcourse.deployment.service import Service
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -227,7 +228,8 @@ def _answer(name: str, prediction: Prediction, top_k: int) -> dict[str, Any]:
 def _as_png(predictor: Predictor, picture: Source) -> bytes:
     """A sample as the file that the page shows and sends back."""
     if isinstance(picture, bytes):
-        predictor.prepare(picture, formats=FORMATS)  # complains of what the service would refuse
+        if screen(picture) is None:
+            raise ValueError(f"a sample is not a {', '.join(FORMATS)} that the service itself would take")
         return picture
     content = io.BytesIO()
     Image.fromarray(pixels(picture).permute(1, 2, 0).numpy()).save(content, "PNG")

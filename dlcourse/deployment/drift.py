@@ -132,7 +132,9 @@ class Reference:
         """From what `observe` gave. Raises ValueError for fewer than 20; a statistic that few of them have is left out."""
         seen = list(observations)
         if len(seen) < LEAST:
-            raise ValueError(f"{len(seen)} observation(s) are no sample of what the model answers; give at least {LEAST}")
+            raise ValueError(
+                f"{len(seen)} observation(s) are no sample of what the model answers; give at least {LEAST}"
+            )
         names = dict.fromkeys(name for observation in seen for name in observation.values)
         found = {name: np.array([each.values.get(name, math.nan) for each in seen]) for name in names}
         finite = {name: np.sort(column[np.isfinite(column)]) for name, column in found.items()}
@@ -158,7 +160,9 @@ class Reference:
             if found["format"] > FORMAT:
                 raise ValueError(f"its format is {found['format']}, this dlcourse reads up to {FORMAT}")
             classes, counts = tuple(map(str, list(found["classes"]))), np.array(found["counts"])
-            values = {str(name): np.sort(np.array(column, dtype=np.float64)) for name, column in found["values"].items()}
+            values = {
+                str(name): np.sort(np.array(column, dtype=np.float64)) for name, column in found["values"].items()
+            }
             if counts.shape != (len(classes),) or counts.dtype.kind != "i" or counts.min() < 0 or counts.sum() < LEAST:
                 raise ValueError(f"counts must be {len(classes)} whole numbers, at least {LEAST} in all")
             for name, column in values.items():

@@ -61,8 +61,9 @@ def export_onnx(model: nn.Module, path: str | os.PathLike[str], card: ModelCard,
     program = trace(model, card)
     with quietly():
         onnx_program = torch.onnx.export(
-            program, dynamo=True, opset_version=opset, verbose=False, input_names=["images"], output_names=["logits"]
-        )
+            program, dynamo=True, opset_version=opset, verbose=False,
+            input_names=["images"], output_names=["logits"], dynamic_shapes=any_batch(),
+        )  # fmt: skip
     if onnx_program is None or onnx_program.model.opset_imports[""] != opset:
         raise ExportError(f"torch {torch.__version__} cannot write this model with opset={opset}; leave opset out")
     label(onnx_program.model, card)
@@ -94,21 +95,30 @@ def trace(model: nn.Module, card: ModelCard) -> ExportedProgram:
             output = frozen(example)
         except Exception as error:
             shape = tuple(example.shape[1:])
-            raise ExportError(f"the model does not take images of the card's shape {shape}: {first_line(error)}") from error
+            raise ExportError(
+                f"the model does not take images of the card's shape {shape}: {first_line(error)}"
+            ) from error
         if not isinstance(output, Tensor):
-            raise ExportError(f"the model gives a {type(output).__name__}; a classifier gives one tensor of logits (B, K)")
+            raise ExportError(
+                f"the model gives a {type(output).__name__}; a classifier gives one tensor of logits (B, K)"
+            )
         if output.shape != (2, len(card.classes)):
             raise ExportError(
                 f"for 2 images the model gives shape {tuple(output.shape)}; the card has {len(card.classes)} classes, "
                 f"so (2, {len(card.classes)}) is needed"
             )
         try:
-            program = torch.export.export(frozen, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+            program = torch.export.export(frozen, (example,), dynamic_shapes=any_batch())
         except Exception as error:
             raise ExportError(f"torch.export cannot trace the model for any batch size: {first_line(error)}") from error
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # where the code lies on this machine is nobody's business
     return program
+
+
+def any_batch() -> tuple[dict[int, Any]]:
+    """What torch's exporters are told of their one input: its first axis varies, and is called "batch"."""
+    return ({0: torch.export.Dim("batch")},)
 
 
 def file_size(path: str | os.PathLike[str]) -> int:

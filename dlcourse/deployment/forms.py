@@ -30,6 +30,8 @@ REQUEST_BODY = {
         },
     }
 }
+LEFT = 499
+"""What the log of many servers shows for a sender who left before the answer; nobody receives it."""
 REASONS = {
     400: "An empty form, or a damaged picture.",
     401: "The API key is missing or wrong.",
@@ -44,13 +46,18 @@ REASONS = {
 async def read_pictures(request: Request, limits: Limits) -> list[tuple[str, bytes]]:
     """The files of the form as (name for the answer, content). Raises Refusal in words for everything else."""
     from starlette.datastructures import UploadFile
+    from starlette.requests import ClientDisconnect
 
     kind = request.headers.get("content-type", "")
     if not kind.lower().startswith("multipart/form-data"):
         raise Refusal(415, f"send the pictures as multipart/form-data, in the field {FIELD!r}")
+    if "charset" in kind.lower():  # it would name the codec, of all that Python has, with which the names are decoded
+        raise Refusal(415, "a form of files has no charset: names are read as UTF-8")
     try:
         async with asyncio.timeout(limits.receive_seconds):
             form = await request.form(max_files=limits.files, max_fields=limits.files, max_part_size=2**16)
+    except ClientDisconnect:
+        raise Refusal(LEFT, "the sender left") from None
     except TimeoutError:
         raise Refusal(
             408, f"the request did not arrive within {limits.receive_seconds:g} s", {"Connection": "close"}

@@ -11,6 +11,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+SECONDS_TO_READ = 2.0
+"""How long a sender is listened to after an early answer: a connection closed at once would take the answer with it."""
+
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -152,6 +155,12 @@ def guarded_protocol(limits: Limits) -> type[Any]:
                 self.refused = 431, "the request's headers are too large"
                 raise HttpParserError("headers too large")
             super().on_headers_complete()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            if self.cycle.response_complete and self.cycle.more_body and not self.transport.is_closing():
+                # The answer came before the end of the body. Whoever goes on sending gets a moment to read it, no more.
+                self.loop.call_later(SECONDS_TO_READ, self.transport.close)
 
         def _begin_headers(self) -> None:
             self._complete, self._header_bytes = False, 0

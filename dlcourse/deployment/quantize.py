@@ -66,7 +66,9 @@ def quantize_static(
         return finish(quantised, target, card, done | weight_details(per_channel))
 
 
-def quantize_dynamic(source: str | os.PathLike[str], target: str | os.PathLike[str], *, per_channel: bool = True) -> Path:
+def quantize_dynamic(
+    source: str | os.PathLike[str], target: str | os.PathLike[str], *, per_channel: bool = True
+) -> Path:
     """Write `source`, a file of `export_onnx`, to `target` with linear layers of 8 bits; convolutions stay float32.
 
     No images are needed: each call measures the ranges of its own activations. Card, result and errors as in
@@ -95,10 +97,14 @@ def card_of_float_model(source: str | os.PathLike[str], target: str | os.PathLik
         if path.suffix != ".onnx":
             raise ValueError(f"{path.name!r} is no .onnx file: quantisation goes from one ONNX file to another")
     if source.with_name(source.name + ".data").exists() or source.stat().st_size > TOO_LARGE:
-        raise ValueError(f"{source} has more weights than one protobuf holds; ONNX Runtime's quantiser is for smaller ones")
+        raise ValueError(
+            f"{source} has more weights than one protobuf holds; ONNX Runtime's quantiser is for smaller ones"
+        )
     text = OnnxBackend(source, threads=1).metadata().get(KEY)
     if text is None:
-        raise ValueError(f"{source} holds no model card: write it with dlcourse.deployment.export_onnx(model, path, card)")
+        raise ValueError(
+            f"{source} holds no model card: write it with dlcourse.deployment.export_onnx(model, path, card)"
+        )
     card = ModelCard.from_json(text)
     if "quantised" in card.details:
         raise ValueError(f"{source} is quantised already: start from the float32 file")

@@ -5,6 +5,7 @@ A stop is graceful: no new connection is taken, what was taken is answered, then
 
 from __future__ import annotations
 
+import signal
 import socket
 import threading
 import time
@@ -91,6 +92,11 @@ def _server(app: FastAPI, started: Callable[[], Any] = lambda: None) -> Any:
     import uvicorn
 
     class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: Any) -> None:
+            """As uvicorn's, which would raise the signal again at the end: a stop that was asked for is a success."""
+            self.force_exit = self.should_exit and sig == signal.SIGINT
+            self.should_exit = True
+
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             started()

@@ -19,13 +19,12 @@ from PIL import Image
 from dlcourse.deployment.batching import Batcher, QueueFull
 from dlcourse.deployment.limits import Limits, Refusal
 from dlcourse.deployment.predictor import Prediction, Predictor
+from dlcourse.deployment.screening import FORMATS, screen
 from dlcourse.deployment.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from dlcourse.deployment.monitoring import PredictionMonitor
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
-"""Kinds of file that are decoded, by Pillow's names: the fewer decoders strangers reach, the better."""
 SMALL_PIXELS = 1_000_000
 """A larger picture is decoded apart, one at a time: it must neither hold up the others nor, with its like, fill the memory."""
 LOG = logging.getLogger("dlcourse.service")
@@ -87,28 +86,26 @@ class Service:
             raise Refusal(503, "the answer took too long; try again in a moment") from None
 
     async def _checked(self, name: str, content: bytes) -> bytes | np.ndarray:
-        """The content, known to be a picture by its header; a large one is decoded here. Raises Refusal."""
+        """The content, known to be a picture by its structure; a large one is decoded here. Raises Refusal."""
         if not content:
             raise Refusal(400, f"{name} is empty")
-        try:
-            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-                pixels = image.width * image.height
-        except Exception:  # whatever a decoder raises at what a stranger sent
-            raise Refusal(415, f"{name} is not a picture of a kind that is read here: {', '.join(FORMATS)}") from None
-        if pixels > self.limits.pixels:
+        found = screen(content)
+        if found is None:
+            raise Refusal(415, f"{name} is not a picture of a kind that is read here: {', '.join(FORMATS)}")
+        if found.pixels > self.limits.pixels:
             most = f"{self.limits.pixels / 1e6:.3g} million pixels that one may have"
-            raise Refusal(413, f"{name} has {pixels / 1e6:.3g} million pixels, more than the {most}")
-        if pixels <= SMALL_PIXELS:
-            return content
+            raise Refusal(413, f"{name} has {found.pixels / 1e6:.3g} million pixels, more than the {most}")
+        if found.pixels <= SMALL_PIXELS:
+            return found.content
         async with self._large:
-            prepared = await asyncio.to_thread(self._prepare, name, content)
+            prepared = await asyncio.to_thread(self._prepare, name, found.content, self.limits.pixels)
         if isinstance(prepared, Exception):
             raise prepared
         return prepared
 
-    def _prepare(self, name: str, content: bytes) -> np.ndarray | Refusal:
+    def _prepare(self, name: str, content: bytes, pixels: int = SMALL_PIXELS) -> np.ndarray | Refusal:
         try:
-            return self.predictor.prepare(content, max_pixels=self.limits.pixels, formats=FORMATS)
+            return self.predictor.prepare(content, max_pixels=pixels, formats=FORMATS)
         except ValueError:
             return Refusal(400, f"{name} is damaged or cut short")
 

@@ -69,7 +69,9 @@ def load_safetensors(path: str | os.PathLike[str]) -> tuple[nn.Module, ModelCard
             raise FileNotFoundError(f"there is no file {path}") from None
         raise ValueError(f"{path} cannot be read as safetensors: {error}") from error
     if missing := [key for key in (KEY, "spec") if key not in metadata]:
-        raise ValueError(f"{path} holds no {' and no '.join(missing)}: write it with save_safetensors(model, path, card)")
+        raise ValueError(
+            f"{path} holds no {' and no '.join(missing)}: write it with save_safetensors(model, path, card)"
+        )
     try:
         card, model = ModelCard.from_json(metadata[KEY]), _empty(json.loads(metadata["spec"]))
         load_weights(model, tensors, source=str(path))

@@ -94,7 +94,7 @@ class Parser(ArgumentParser):
 
     def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Namespace:  # type: ignore[override]
         if args is not None and self._subcommands_action is None:
-            args = _checked(list(args))
+            args = _checked(list(args), groups() if "Experiment" in (self.groups or {}) else [])
         try:
             return super().parse_args(args, *rest, **options)
         except ArgumentError as error:
@@ -131,7 +131,7 @@ class _ReadConfig(ActionConfigFile):
         super().__call__(parser, cfg, str(path), option_string)
 
 
-def _checked(args: list[str]) -> list[str]:
+def _checked(args: list[str], groups: list[str]) -> list[str]:
     """The arguments with --config in front, so that every flag changes it.
 
     Raises ConfigError for a flag that is given twice, one that is a group of others, and a mapping with a key twice.
@@ -139,7 +139,7 @@ def _checked(args: list[str]) -> list[str]:
     names = Counter(arg.partition("=")[0] for arg in args if arg.startswith("--"))
     if twice := [name for name, count in names.items() if count > 1]:
         raise ConfigError(f"{twice[0]} is given twice")
-    for group in [name for name in names if name[2:] in groups()]:
+    for group in [name for name in names if name[2:] in groups]:
         within = [f"--{key}" for key, _ in known_keys() if key.startswith(f"{group[2:]}.")]
         raise ConfigError(f"{group} is a group of values: give {', '.join(within)}")
     for flag, value in _values(args):

@@ -41,11 +41,6 @@ def serve_ours(model: Path, port: int, threads: int | None) -> None:
     serve(create_app(Predictor(model, threads=threads)), port=port)
 
 
-def as_json(predictor, prediction) -> dict:
-    top = [{"label": label, "probability": probability} for label, probability in prediction.top(3)]
-    return {"model": predictor.card.name, "predictions": [{"file": "picture.png", **top[0], "top": top}]}
-
-
 def serve_flask(model: Path, port: int, threads: int | None) -> None:
     import logging
 
@@ -53,6 +48,7 @@ def serve_flask(model: Path, port: int, threads: int | None) -> None:
     from werkzeug.serving import WSGIRequestHandler
 
     from dlcourse.deployment import Predictor
+    from lit_api import as_json
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     WSGIRequestHandler.protocol_version = "HTTP/1.1"  # keep-alive, which its default closes
@@ -71,33 +67,10 @@ def serve_flask(model: Path, port: int, threads: int | None) -> None:
 
 
 def serve_litserve(model: Path, port: int, threads: int | None) -> None:
-    os.environ["LIT_SERVER_DISABLE_VERSION_CHECK"] = "1"
     import litserve
-    import numpy as np
-    from fastapi import Request
+    from lit_api import LitClassifier
 
-    from dlcourse.deployment import Predictor
-
-    class Api(litserve.LitAPI):
-        def setup(self, device: str) -> None:
-            self.predictor = Predictor(model, threads=threads)
-
-        def decode_request(self, request: Request) -> np.ndarray:
-            return self.predictor.prepare(request["files"].file.read())
-
-        def batch(self, inputs: list[np.ndarray]) -> np.ndarray:
-            return np.stack(inputs)
-
-        def predict(self, images: np.ndarray) -> list:
-            return self.predictor.answer(images)
-
-        def unbatch(self, output: list) -> list:
-            return output
-
-        def encode_response(self, output) -> dict:
-            return as_json(self.predictor, output)
-
-    api = Api(max_batch_size=32, batch_timeout=0.005)
+    api = LitClassifier(model, threads)
     server = litserve.LitServer(api, accelerator="cpu", devices=1, workers_per_device=1, track_requests=False)
     server.run(host="127.0.0.1", port=port, generate_client_file=False, num_api_servers=1, log_level="error")
 

@@ -1,5 +1,6 @@
 """The service over HTTP: its answers are the Predictor's, its refusals are sentences, and it stops without losing any."""
 
+import contextlib
 import io
 import json
 import socket
@@ -89,6 +90,11 @@ def test_a_large_picture_takes_another_way_to_the_same_answer(predictor):
         (lambda: {"files": form(b"x" * (2**20 + 1))}, 413, "larger than the 1 MB"),
         (lambda: {"files": {"file": b"x"}}, 400, "no file in the field 'files'"),
         (lambda: {"files": {"other": b"x"}, "data": {"files": "text"}}, 400, "no file in the field 'files'"),
+        (
+            lambda: {"content": b"x", "headers": {"content-type": "multipart/form-data; boundary=b; charset=zip"}},
+            415,
+            "no charset",
+        ),
         (lambda: {"json": {"files": []}}, 415, "send the pictures as multipart/form-data"),
         (lambda: {"content": b"x", "headers": {"content-type": "multipart/form-data"}}, 400, "boundary"),
         (lambda: {"files": form(png(Image.new("L", (4, 4)))), "params": {"top_k": 0}}, 422, "top_k must be"),
@@ -250,7 +256,7 @@ def test_stopping_answers_what_was_taken(predictor, monkeypatch):
 
 def test_an_answer_that_takes_too_long_is_given_up(predictor, monkeypatch):
     with BackgroundServer(create_app(predictor, limits=Limits(answer_seconds=0.2))) as server:
-        (go, begun), replies = slowly(predictor, monkeypatch), []
+        (go, _), replies = slowly(predictor, monkeypatch), []
         ask(server.url, replies)
         go.set()
     assert replies[0].status_code == 503
@@ -335,6 +341,25 @@ def test_a_monitor_sees_every_answer_and_none_of_the_refused(predictor, photos):
         found = http.get("/monitor").json()
     assert (found["predictions"], found["drift"], found["not_recorded"]) == (3, None, 0)
     assert 0 < found["latency_seconds"]["p50"] < 20
+
+
+def test_a_sample_that_the_service_would_refuse_is_refused_at_once(predictor):
+    with pytest.raises(ValueError, match="a sample is not a JPEG, PNG, WEBP"):
+        create_app(predictor, samples=[("x", b"GIF89a")])
+
+
+def test_an_early_answer_ends_the_connection_of_whoever_goes_on_sending(predictor):
+    with BackgroundServer(create_app(predictor)) as server:
+        port = int(server.url.rsplit(":", 1)[1])
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            connection.sendall(b"POST /health HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n")
+            assert connection.recv(4096).startswith(b"HTTP/1.1 405 ")
+            began = time.monotonic()
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                while time.monotonic() - began < 10:
+                    connection.sendall(b"x")
+                    time.sleep(0.1)
+            assert time.monotonic() - began < 8
 
 
 def test_it_listens_on_this_machine_alone(client):
