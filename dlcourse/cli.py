@@ -38,8 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     name = "dlcourse"
     try:
-        parser = make_parser()
-        given = parser.parse_args(arguments)
+        given = make_parser(arguments[:1]).parse_args(arguments)
         name, options = f"dlcourse {given.command}", given[given.command]
         return COMMANDS[given.command][0](options, arguments)
     except ConfigError as error:
@@ -59,8 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def make_parser() -> Any:
-    """The parser of all commands."""
+def make_parser(asked: Sequence[str]) -> Any:
+    """The parser of all commands, with the flags of those that are asked for: making the others' takes time."""
     from dlcourse.experiment.parser import Parser
 
     parser = Parser(prog="dlcourse", description="A PyTorch computer-vision course, from a shell.")
@@ -68,7 +67,8 @@ def make_parser() -> Any:
     for name, (_, add_flags, description, example) in COMMANDS.items():
         usage = f"dlcourse {name} {'pictures … ' if name == 'predict' else ''}[flags]"
         command = Parser(usage=usage, description=f"{description} Example: {example}")
-        add_flags(command)
+        if name in asked:
+            add_flags(command)
         commands.add_subcommand(name, command, help=description.split(":")[0].rstrip("."))
     return parser
 
@@ -84,7 +84,7 @@ def train(given: Namespace, arguments: list[str]) -> int:
     if given.resume:
         folder = folder or newest_run()
         if not given.config:  # the run's own, which flags may change
-            given = make_parser().parse_args([*arguments, "--config", str(Run(folder).folder / "config.yaml")]).train
+            given = make_parser(["train"]).parse_args([*arguments, "--config", str(Run(folder).folder / "config.yaml")]).train
     experiment = experiment_of(given)
     dlcourse.setup(experiment.seed)
     run = train(

@@ -19,6 +19,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,7 @@ class CalibrationReader:
 
     def __init__(self, images: Any, shape: tuple[int, ...]) -> None:
         self.count, self.shape = 0, shape
-        self._batches = self._of(images)
+        self._batches = self._whole(self._of(images))
         self._first = next(self._batches, None)
         if self._first is None:
             raise ValueError("images is empty: the ranges of the activations are measured on real images")
@@ -175,6 +176,16 @@ class CalibrationReader:
             batch = batch.reshape(-1, *self.shape)
             if not np.isfinite(batch).all():
                 raise ValueError("images holds numbers that are not finite; no range can be measured on them")
-            self.count += len(batch)
-            for start in range(0, len(batch), BATCH):
-                yield np.ascontiguousarray(batch[start : start + BATCH])
+            yield batch
+
+    def _whole(self, parts: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        """The images in batches of BATCH however they came: a batch's size moves the last bits of what is measured."""
+        waiting: list[np.ndarray] = []
+        for image in chain.from_iterable(parts):
+            self.count += 1
+            waiting.append(image)
+            if len(waiting) == BATCH:
+                yield np.stack(waiting)
+                waiting = []
+        if waiting:
+            yield np.stack(waiting)

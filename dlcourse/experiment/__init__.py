@@ -1,7 +1,5 @@
 """A whole training from one config: `load_config`, `train`, `Run`."""
 
-from typing import TYPE_CHECKING, Any
-
 from dlcourse.experiment.config import (
     ConfigError,
     Experiment,
@@ -11,10 +9,8 @@ from dlcourse.experiment.config import (
     TrainingConfig,
 )
 from dlcourse.experiment.parser import load_config
-
-if TYPE_CHECKING:
-    from dlcourse.experiment.run import Run
-    from dlcourse.experiment.training import train
+from dlcourse.experiment.run import Run
+from dlcourse.experiment.train import train
 
 __all__ = [
     "ConfigError",
@@ -27,16 +23,3 @@ __all__ = [
     "load_config",
     "train",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """`Run` and `train` when they are asked for: `dlcourse --help` needs neither them nor torchvision."""
-    if name == "Run":
-        from dlcourse.experiment.run import Run
-
-        return Run
-    if name == "train":
-        from dlcourse.experiment.training import train
-
-        return train
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

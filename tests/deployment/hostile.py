@@ -190,16 +190,16 @@ def keep_asking(address: tuple[str, int], ended: threading.Event, replies: list[
 def stop_gracefully(model: Path) -> list[str]:
     """SIGTERM while requests are under way: what was sent is answered, nothing new is taken, the process ends with 0."""
     with running(model) as service:
-        body = form([("files", f"{n}.png", one_picture()) for n in range(16)])
-        conversations = [Conversation(service.address, 20) for _ in range(24)]
-        for conversation in conversations[:20]:
+        body = form([("files", f"{n}.png", one_picture()) for n in range(10)])  # 200 pictures in all: the queue takes 256
+        conversations = [Conversation(service.address, 20) for _ in range(20)]
+        for conversation in conversations[:16]:
             conversation.send(post(body))
-        for conversation in conversations[20:]:  # half sent when the signal comes
+        for conversation in conversations[16:]:  # half sent when the signal comes
             conversation.send(post(body)[:-500])
         time.sleep(0.1)
         service.process.terminate()
         time.sleep(0.1)
-        for conversation in conversations[20:]:
+        for conversation in conversations[16:]:
             conversation.send(post(body)[-500:])
         statuses, broken = [], 0
         for conversation in conversations:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import Any
 
 import litserve
 import numpy as np
-from fastapi import Request
 
 from dlcourse.deployment import Prediction, Predictor
 
@@ -28,8 +28,8 @@ class LitClassifier(litserve.LitAPI):
     def setup(self, device: str) -> None:
         self.predictor = Predictor(self.model, threads=self.threads)
 
-    def decode_request(self, request: Request) -> np.ndarray:
-        return self.predictor.prepare(request["files"].file.read())
+    def decode_request(self, request: dict[str, str]) -> np.ndarray:
+        return self.predictor.prepare(base64.b64decode(request["picture"]))
 
     def batch(self, inputs: list[np.ndarray]) -> np.ndarray:
         return np.stack(inputs)

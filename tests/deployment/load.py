@@ -3,11 +3,11 @@
     python tests/deployment/load.py --seconds 60 --clients 64 [--model resnet18] [--only ours]
 
 ours      the service of dlcourse.deployment: what waits is computed together
-flask     a plain route of Flask, one picture a call, in its own threaded server with keep-alive
-litserve  LitServe with batches of up to 32
+flask     a plain route of Flask, one picture a call, in its own threaded server, which closes each connection
+litserve  LitServe with batches of up to 32; it gets the picture as base64 in JSON, since it hands no form to its workers
 
 Each serves the same ONNX file, does the same preprocessing and gives the same answer to one 32 × 32 PNG, sent as a form
-over kept-alive connections by clients in a process of their own. Exit status 1 when an answer differs, a request fails,
+over kept-alive connections, by clients in a process of their own. Exit status 1 when an answer differs, a request fails,
 or ours is not ahead.
 """
 
@@ -45,13 +45,11 @@ def serve_flask(model: Path, port: int, threads: int | None) -> None:
     import logging
 
     from flask import Flask, request
-    from werkzeug.serving import WSGIRequestHandler
-
-    from dlcourse.deployment import Predictor
     from lit_api import as_json
 
+    from dlcourse.deployment import Predictor
+
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    WSGIRequestHandler.protocol_version = "HTTP/1.1"  # keep-alive, which its default closes
     predictor = Predictor(model, threads=threads)
     app = Flask("plain")
 
@@ -87,6 +85,7 @@ def measure(way: str, model: Path, clients: int, seconds: float, threads: int | 
     try:
         wait_for(port, service)
         drive = [sys.executable, str(HERE / "clients.py"), f"http://127.0.0.1:{port}", f"--clients={clients}", f"--seconds={seconds}"]
+        drive += ["--json"] if way == "litserve" else []
         done = subprocess.run(drive, check=True, capture_output=True, text=True, timeout=seconds + 60)
         return Measured(**json.loads(done.stdout))
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,11 +19,13 @@ from dlcourse.experiment.build import (
     make_train_transform,
 )
 from dlcourse.experiment.config import ConfigError, Experiment
-from dlcourse.experiment.data import Images, open_images, write_split
 from dlcourse.experiment.environment import environment
 from dlcourse.experiment.run import Run, newest_run
 from dlcourse.training import BestCheckpoint, Callback, EarlyStopping, Trainer, save_checkpoint
 from dlcourse.training.config import MONITORS
+
+if TYPE_CHECKING:
+    from dlcourse.experiment.data import Images
 
 
 def train(
@@ -49,6 +51,8 @@ def train(
     Ctrl-C ends it after the step in progress; `run.interrupted` says so then. Raises ConfigError, ValueError and OSError,
     before anything is written, for what cannot be built, and FileExistsError for a folder that is in use.
     """
+    from dlcourse.experiment.data import open_images  # with torchvision, which `dlcourse --help` need not wait for
+
     old = Run(newest_run() if folder is None else folder) if resume else None
     if old is not None:
         check_same(old, experiment)
@@ -118,6 +122,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _write_beginning(run: Run, experiment: Experiment, images: Images, device: torch.device) -> None:
     """The files that are there before the first step; a resumed run's are kept, its config takes the new epochs."""
+    from dlcourse.experiment.data import write_split
     from dlcourse.training.checkpoint import write_atomically
 
     if run.experiment != experiment:
