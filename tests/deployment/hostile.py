@@ -101,7 +101,7 @@ def reply_faults(reply: Reply, attack: Attack) -> Iterator[str]:
             detail = None
         if not isinstance(detail, str) or (not detail and not reply.headless):
             yield f"not a sentence in JSON: {reply.body[:120]!r}"
-        elif len(detail) > 400 or (found := LEAK.search(detail)):
+        elif len(detail) > 400 or LEAK.search(detail):
             yield f"tells of its insides: {detail[:200]!r}" if len(detail) <= 400 else f"{len(detail)} characters"
         if reply.status == 503 and "retry-after" not in reply.headers:
             yield "503 without Retry-After"

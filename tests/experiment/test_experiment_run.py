@@ -360,6 +360,7 @@ def test_a_killed_run_and_an_interrupted_one_end_with_the_weights_of_one_left_al
     interrupted = start("killed", step=7, kind="SIGINT", resume=True)
     assert interrupted.returncode == 130, interrupted.stderr
     assert interrupted.stdout.endswith("Go on with: dlcourse train --resume --run killed\n")
+    assert "epoch 1/2" not in interrupted.stdout  # it went on after the first epoch, and did not begin again
     assert "Traceback" not in interrupted.stderr
     assert load_checkpoint("killed/last.pt")["run"]["step"] == 7
     again = train(experiment, "killed", resume=True)
