@@ -49,7 +49,7 @@ def create_app(
     """
     from fastapi import Depends, FastAPI, Query
     from fastapi.exceptions import RequestValidationError
-    from fastapi.responses import JSONResponse, Response
+    from fastapi.responses import JSONResponse, PlainTextResponse, Response
     from starlette.exceptions import HTTPException
     from starlette.requests import Request
 
@@ -151,10 +151,12 @@ def create_app(
             "details": dict(card.details), "backend": predictor.backend.name, "limits": asdict(limits), "formats": list(FORMATS),
         }  # fmt: skip
 
-    @app.get("/metrics", dependencies=guarded)
+    @app.get("/metrics", dependencies=guarded, response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Counts and latencies for Prometheus."""
-        return Response(service.telemetry.text(service, monitor), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return PlainTextResponse(
+            service.telemetry.text(service, monitor), media_type="text/plain; version=0.0.4; charset=utf-8"
+        )
 
     @app.get("/monitor", dependencies=guarded, responses={404: {"description": "This service has no monitor."}})
     async def monitored() -> dict[str, Any]:
@@ -170,7 +172,9 @@ def create_app(
         return [{"id": number, "name": name} for number, (name, _) in enumerate(pictures)]
 
     @app.get(
-        "/samples/{number}", responses={200: {"content": {"image/png": {}}}, 404: {"description": "No such sample."}}
+        "/samples/{number}",
+        response_class=Response,
+        responses={200: {"content": {"image/png": {}}}, 404: {"description": "No such sample."}},
     )
     async def sample(number: int) -> Response:
         """One of them."""

@@ -35,7 +35,7 @@ def verify_onnx(
     images: Any = None,
     *,
     batch_sizes: Sequence[int] = (1, 2, 7, 64),
-    tolerance: float = 1e-4,
+    tolerance: float = 1e-3,
 ) -> Equality:
     """Hold the file against the model: random images and, if given, real ones, in batches of several sizes.
 

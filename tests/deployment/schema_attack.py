@@ -37,7 +37,7 @@ def attack(url: str, examples: int, number: int = 0) -> list[str]:
 
         try:
             invent()
-        except Exception as error:  # a failed check, or no answer at all
+        except (Exception, schemathesis.core.failures.FailureGroup) as error:  # a failed check, or no answer at all
             failures.append(f"{operation.label}: {error}")
     return failures
 

@@ -74,7 +74,8 @@ def test_a_definition_with_a_name_of_the_package_is_the_packages(notebook):
     """A learner who meets `evaluate` on a page and in the package must meet one function, not two."""
     public = {}
     areas = ("data", "data.mixing", "diagnostics", "training.finetune", "training.schedules", "training.tuning", "models", "models.layers", "models.attention", "models.vit", "models.resnet", "models.mobilenet_v1",
-             "models.mobilenet_v2", "models.mobilenet_v3", "models.efficientnet", "training", "training.losses",
+             "models.mobilenet_v2", "models.mobilenet_v3", "models.efficientnet", "training", "training.losses", "deployment",
+             "deployment.drift", "deployment.observing", "deployment.ab", "experiment",
              "evaluation", "plotting", "runtime")  # fmt: skip
     for area in areas:
         module = importlib.import_module(f"dlcourse.{area}")
