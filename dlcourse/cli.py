@@ -9,7 +9,7 @@
 
 A config is a YAML file of the fields of `dlcourse.experiment.Experiment`; flags change single values. What was trained
 last is what is evaluated, exported, asked and served, unless --run or --model names another.
-Exit status: 0 well, 1 sick or failed, 2 not understood, 130 ended by Ctrl-C.
+Exit status: 0 well, 1 sick or failed, 2 not understood, 130 ended by Ctrl-C, 141 when nobody reads on.
 """
 
 from __future__ import annotations
@@ -49,6 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"\n{name}: ended by Ctrl-C", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # who reads the output (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still to be written goes nowhere
+        return 141
     except Exception as error:
         if os.environ.get("DLCOURSE_TRACEBACK"):
             raise
