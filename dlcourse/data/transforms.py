@@ -45,7 +45,7 @@ def train_transform(
     if policy not in POLICIES:
         nearest = get_close_matches(str(policy), POLICIES, n=1) or POLICIES
         raise ValueError(f"policy={policy!r} is unknown; did you mean {' or '.join(map(repr, nearest))}?")
-    steps: list[nn.Module] = [_Resize(size)]
+    steps: list[nn.Module] = [_Resize(size, one_image=True)]  # what is drawn at random is drawn for one image
     if policy == "albumentations":
         steps.append(_Albumentations())
     elif policy != "none":
@@ -63,7 +63,7 @@ def train_transform(
 class Preprocessing:
     """What a trained network expects of an image, as values that can be written into its file.
 
-    Called with uint8 (3, H, W) it returns float32 (3, size, size); nothing in it is random. Raises ValueError as
+    Called with uint8 (…, 3, H, W) it returns float32 (…, 3, size, size); nothing in it is random. Raises ValueError as
     `train_transform` does, and for a `resize` below `size`.
     """
 
@@ -107,18 +107,19 @@ class _Resize(nn.Module):
     With `shorter` the shorter side is brought to that length, and the middle (size, size) cut out.
     """
 
-    def __init__(self, size: int, shorter: int | None = None, interpolation: str = "bilinear") -> None:
+    def __init__(
+        self, size: int, shorter: int | None = None, interpolation: str = "bilinear", *, one_image: bool = False
+    ) -> None:
         super().__init__()
         if not isinstance(size, int) or size < 2:  # torch 2.14 cannot resize uint8 to 1×1
             raise ValueError(f"size={size!r} must be a whole number of pixels, at least 2")
-        self.size, self.shorter = [size, size], shorter
+        self.size, self.shorter, self.one_image = [size, size], shorter, one_image
         self.interpolation = v2.InterpolationMode(interpolation)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
-            raise ValueError(
-                f"image is {image.dtype} of shape {tuple(image.shape)}; needs torch.uint8 of shape (3, H, W)"
-            )
+        if image.dtype != torch.uint8 or image.ndim < 3 or image.shape[-3] != 3 or (self.one_image and image.ndim > 3):
+            wanted = "(3, H, W)" if self.one_image else "(…, 3, H, W)"
+            raise ValueError(f"image is {image.dtype} of shape {tuple(image.shape)}; needs torch.uint8 of shape {wanted}")
         if list(image.shape[-2:]) == (self.size if self.shorter is None else [self.shorter] * 2):
             resized = image
         else:

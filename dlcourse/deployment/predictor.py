@@ -131,6 +131,9 @@ def pixels(picture: Source, **limits: Any) -> torch.Tensor:
             )
         picture = Image.fromarray(picture[:, :, 0] if picture.shape[2:] == (1,) else picture)
     if isinstance(picture, torch.Tensor):
+        if picture.dtype != torch.uint8 or picture.ndim != 3 or len(picture) != 3:
+            shape = tuple(picture.shape)
+            raise ValueError(f"a picture is {picture.dtype} of shape {shape}; needs torch.uint8 of shape (3, H, W)")
         return picture.cpu()
     if isinstance(picture, str | os.PathLike | bytes | Image.Image):
         return read_image(picture, **limits)

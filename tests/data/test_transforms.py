@@ -171,10 +171,18 @@ def test_an_unknown_policy_is_told_the_nearest():
         train_transform(32, "xyz")
 
 
-@pytest.mark.parametrize("image", [torch.rand(3, 32, 32), picture(32, 32)[:1], picture(32, 32).expand(3, 3, 32, 32)])
-def test_an_image_of_another_kind_is_refused(image):
-    with pytest.raises(ValueError, match=r"needs torch\.uint8 of shape \(3, H, W\)"):
-        eval_transform(32)(image)
+@pytest.mark.parametrize("image", [torch.rand(3, 32, 32), picture(32, 32)[:1]])
+@pytest.mark.parametrize("make", [train_transform, eval_transform])
+def test_an_image_of_another_kind_is_refused(make, image):
+    with pytest.raises(ValueError, match=r"needs torch\.uint8 of shape \((…, )?3, H, W\)"):
+        make(32)(image)
+
+
+def test_a_batch_is_evaluated_as_its_images_and_refused_for_training():
+    batch = torch.stack([picture(40, 30), picture(40, 30).flip(-1)])
+    assert torch.equal(eval_transform(32)(batch), torch.stack([eval_transform(32)(image) for image in batch]))
+    with pytest.raises(ValueError, match=r"of shape \(2, 3, 40, 30\); needs torch\.uint8 of shape \(3, H, W\)"):
+        train_transform(32)(batch)  # one crop for all would be no augmentation
 
 
 # ---------------------------------------------------------------- statistics

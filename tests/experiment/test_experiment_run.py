@@ -331,6 +331,7 @@ def test_a_vision_transformer_is_made_for_the_size_of_the_images():
 
 KILLED = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a process started in the background ignores it
 from dlcourse.cli import main
 from dlcourse.training import trainer
 step, whole = trainer.Trainer._train_step, trainer.save_checkpoint

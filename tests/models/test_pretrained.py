@@ -81,10 +81,10 @@ def test_a_new_head_on_the_same_backbone(offline):
 
 def test_preprocessing_takes_uint8_images_of_any_shape(offline):
     transform = offline[1]
-    assert transform(torch.zeros(3, 30, 400, dtype=torch.uint8)).shape == (3, 224, 224)
+    assert transform(torch.zeros(2, 5, 3, 30, 400, dtype=torch.uint8)).shape == (2, 5, 3, 224, 224)
     assert torch.equal(transform(torch.full((3, 300, 300), 255, dtype=torch.uint8)), torch.ones(3, 224, 224))
-    for image in (torch.zeros(3, 8, 8), torch.zeros(8, 8, 3, dtype=torch.uint8), torch.zeros(2, 3, 8, 8, dtype=torch.uint8)):
-        with pytest.raises(ValueError, match=r"needs torch.uint8 of shape \(3, H, W\)"):
+    for image in (torch.zeros(3, 8, 8), torch.zeros(8, 8, 3, dtype=torch.uint8), torch.zeros(8, 8, dtype=torch.uint8)):
+        with pytest.raises(ValueError, match=r"needs torch.uint8 of shape \(…, 3, H, W\)"):
             transform(image)
 
 
