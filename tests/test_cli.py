@@ -14,7 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dlcourse.cli import COMMANDS, main
+from dlcourse.cli import main
+from dlcourse.commands import COMMANDS
 
 QUICK = ["doctor", "--steps", "8"]
 

@@ -22,6 +22,7 @@ ALLOWED = {
     "deployment": {"runtime", "data", "evaluation", "models", "training", "plotting"},
 }
 ALLOWED["experiment"] = set(ALLOWED)  # a whole training from one config
+ALLOWED["commands"] = set(ALLOWED)
 ALLOWED["cli"] = set(ALLOWED)
 ANYTHING = {"exercises", "__init__"}
 

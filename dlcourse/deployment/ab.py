@@ -1,7 +1,7 @@
 """Two versions side by side: who gets which, how far apart they are, and how many requests it takes to tell.
 
-Wilson 1927, Probable inference, the law of succession, and statistical inference. Newcombe 1998, Interval estimation for
-the difference between independent proportions: comparison of eleven methods (his method 10). Two models on the *same*
+Newcombe 1998, Interval estimation for the difference between independent proportions: comparison of eleven methods (his
+method 10). Two models on the *same*
 pictures are another question, with a sharper answer: `dlcourse.evaluation.compare_models`.
 """
 
@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 from statistics import NormalDist
 
-from dlcourse.evaluation.comparison import Interval
+from dlcourse.evaluation.comparison import Interval, normal_quantile, wilson_interval
 
 
 def assign(identifier: str, share: float = 0.5, *, experiment: str = "") -> str:
@@ -25,21 +25,6 @@ def assign(identifier: str, share: float = 0.5, *, experiment: str = "") -> str:
         raise ValueError(f"share={share} must lie between 0 and 1")
     digest = hashlib.sha256(f"{experiment}\n{identifier}".encode()).digest()
     return "B" if int.from_bytes(digest[:8]) < share * 2**64 else "A"
-
-
-def wilson_interval(successes: int, n: int, *, confidence: float = 0.95) -> Interval:
-    """The share of successes among n trials, and where the true share lies: never outside 0 … 1, never of width 0.
-
-    Raises ValueError for counts that are not 0 ≤ successes ≤ n with n ≥ 1, and a confidence outside (0, 1).
-    """
-    if not (0 <= successes <= n and n >= 1):
-        raise ValueError(f"successes={successes} of n={n} must be counts, 0 ≤ successes ≤ n, n at least 1")
-    z = _normal_quantile(confidence)
-    share = successes / n
-    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
-    # With none or all of them a bound is 0 or 1 but for rounding.
-    return Interval(share, max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half)), confidence)
 
 
 def difference_interval(
@@ -90,12 +75,6 @@ def sample_size(base: float, difference: float, *, power: float = 0.8, confidenc
     if not 0 < power < 1:
         raise ValueError(f"power={power} must lie between 0 and 1, such as 0.8")
     pooled = (base + other) / 2
-    under_none = _normal_quantile(confidence) * math.sqrt(2 * pooled * (1 - pooled))
+    under_none = normal_quantile(confidence) * math.sqrt(2 * pooled * (1 - pooled))
     under_true = NormalDist().inv_cdf(power) * math.sqrt(base * (1 - base) + other * (1 - other))
     return math.ceil(((under_none + under_true) / difference) ** 2)
-
-
-def _normal_quantile(confidence: float) -> float:
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence={confidence} must lie between 0 and 1, such as 0.95")
-    return NormalDist().inv_cdf((1 + confidence) / 2)

@@ -59,7 +59,8 @@ class Predictor:
         predictor.predict("shoe.jpg").label
         predictor.predict(["shoe.jpg", open("bag.png", "rb").read()])
 
-    threads  how many cores one answer may use; None takes those that this process may run on
+    threads  how many cores one answer may use; None takes those that this process may run on. With torch, which has one
+             number for all that it computes, it holds for the whole process
     Raises FileNotFoundError, and ValueError for a file that is no such model or holds no model card.
     """
 

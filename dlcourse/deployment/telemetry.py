@@ -28,7 +28,7 @@ class Telemetry:
         self.requests = Counter("requests", "Requests answered.", ["route", "status"], registry=self.registry)
         self.seconds = Histogram(
             "request_seconds",
-            "From the first byte of a request to the last of its answer.",
+            "From the headers of a request to the last byte of its answer.",
             ["route"],
             buckets=SECONDS,
             registry=self.registry,

@@ -14,6 +14,7 @@ from dlcourse.evaluation.comparison import (
     bootstrap_interval,
     compare_models,
     mcnemar,
+    wilson_interval,
 )
 from dlcourse.evaluation.curves import average_precision, precision_recall_curve, roc_auc, roc_curve
 from dlcourse.evaluation.errors import WrongAnswer, misclassified, worst_mistakes
@@ -58,5 +59,6 @@ __all__ = [
     "roc_auc",
     "roc_curve",
     "top_k_accuracy",
+    "wilson_interval",
     "worst_mistakes",
 ]

@@ -3,7 +3,8 @@
 Both ask what another test set of this size would have said. What another training would have said they cannot know.
 
 Efron 1979, Bootstrap methods: another look at the jackknife. McNemar 1947, Note on the sampling error of the difference
-between correlated proportions or percentages. Dietterich 1998, Approximate statistical tests for comparing supervised
+between correlated proportions or percentages. Wilson 1927, Probable inference, the law of succession, and statistical
+inference. Dietterich 1998, Approximate statistical tests for comparing supervised
 classification learning algorithms.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -52,6 +54,28 @@ class Comparison:
     difference: Interval
     """First minus second, resampled in pairs."""
     test: PairedTest
+
+
+def wilson_interval(successes: int, n: int, *, confidence: float = 0.95) -> Interval:
+    """The share of successes among n trials, and where the true share lies: never outside 0 … 1, never of width 0.
+
+    Raises ValueError for counts that are not 0 ≤ successes ≤ n with n ≥ 1, and a confidence outside (0, 1).
+    """
+    if not (0 <= successes <= n and n >= 1):
+        raise ValueError(f"successes={successes} of n={n} must be counts, 0 ≤ successes ≤ n, n at least 1")
+    z = normal_quantile(confidence)
+    share = successes / n
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+    # With none or all of them a bound is 0 or 1 but for rounding.
+    return Interval(share, max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half)), confidence)
+
+
+def normal_quantile(confidence: float) -> float:
+    """How many standard deviations to either side hold this share of a normal distribution: 1.96 for 0.95."""
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence={confidence} must lie between 0 and 1, such as 0.95")
+    return NormalDist().inv_cdf((1 + confidence) / 2)
 
 
 def bootstrap_interval(

@@ -6,7 +6,6 @@ chosen; setting one that the choice does not use is an error, so that no value o
 
 from __future__ import annotations
 
-import inspect
 import math
 import re
 from dataclasses import asdict, dataclass, field
@@ -175,19 +174,18 @@ class Experiment:
 
 
 def _check_model(name: str, options: dict[str, Any]) -> None:
-    """Complain of a model or an option that does not exist, without building anything."""
+    """Complain of a model or an option that does not exist or does not fit, by building the network without its numbers."""
+    import torch
+
     from dlcourse import models
 
-    if name not in (known := models.list_models()):
-        if name == models.pretrained.OFFLINE or "/" in name:
-            raise ConfigError(f"model.name={name!r} exists with its trained weights only: set model.pretrained to true")
-        raise ConfigError(f"model.name: there is no model {name!r}; did you mean {nearest(name, known)!r}?")
-    factory = getattr(models, name, None)  # a model registered elsewhere says what it takes when it is built
-    taken = list(inspect.signature(factory).parameters)[2:] if factory else list(options)
-    for option in options:
-        if option not in taken:
-            hint = f"did you mean {nearest(option, taken)!r}?" if taken else "it has none"
-            raise ConfigError(f"model.options: {name} has no option {option!r}; {hint}")
+    if name not in models.list_models() and (name == models.pretrained.OFFLINE or "/" in name):
+        raise ConfigError(f"model.name={name!r} exists with its trained weights only: set model.pretrained to true")
+    try:
+        with torch.device("meta"):
+            models.create_model(name, 2, **options)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"model: {error}") from None
 
 
 def _within(key: str, value: float, *, low: float, high: float = math.inf, above: bool = False) -> None:

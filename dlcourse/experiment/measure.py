@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from torch import nn
 
 import dlcourse
-from dlcourse.deployment.ab import wilson_interval
 from dlcourse.evaluation import (
     accuracy,
     average_scores,
@@ -17,12 +16,13 @@ from dlcourse.evaluation import (
     expected_calibration_error,
     precision_recall_f1,
     predict_all,
+    wilson_interval,
 )
 
 
 def measure(model: nn.Module, loader: Any, classes: Sequence[str]) -> tuple[dict[str, Any], np.ndarray]:
     """Metrics of a model on a loader, as plain values, and the confusion matrix (K, K)."""
-    found = predict_all(model, _watched(loader))
+    found = predict_all(model, dlcourse.progress(loader, "evaluating"))
     right = (found.predicted == found.labels).double().numpy()
     interval = wilson_interval(int(right.sum()), len(right))  # the bootstrap's has no width when nothing is wrong
     matrix = confusion_matrix(found.labels, found.predicted, len(classes))
@@ -40,14 +40,3 @@ def measure(model: nn.Module, loader: Any, classes: Sequence[str]) -> tuple[dict
         },
     }
     return metrics, matrix
-
-
-def confusion_figure(matrix: np.ndarray, classes: Sequence[str], title: str) -> Any:
-    """The confusion matrix as Axes."""
-    from dlcourse.plotting import plot_confusion_matrix
-
-    return plot_confusion_matrix(matrix, classes, title=title)
-
-
-def _watched(loader: Any) -> Iterable[Any]:
-    return dlcourse.progress(loader, "evaluating")

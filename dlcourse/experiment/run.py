@@ -38,7 +38,6 @@ MADE_HERE = (
     "model.onnx", "model-int8.onnx", "model.safetensors",
 )  # fmt: skip
 EXPORTS = {"onnx": "model.onnx", "int8": "model-int8.onnx", "safetensors": "model.safetensors"}
-CALIBRATION_IMAGES = 256
 
 
 class Run:
@@ -149,7 +148,8 @@ class Run:
 
         The accuracy comes with the 95 % interval within which another such set of images would have put it.
         """
-        from dlcourse.experiment.measure import confusion_figure, measure
+        from dlcourse.experiment.measure import measure
+        from dlcourse.plotting import plot_confusion_matrix
 
         images, card, experiment = self.images(), self.card(), self.experiment
         loader = images.loader(split, card.preprocessing, experiment.batch_size)
@@ -159,7 +159,7 @@ class Run:
         self.write_json("metrics.json", {**self.metrics(), split: metrics})
         name = "confusion.png" if split == "test" else f"confusion-{split}.png"
         title = f"{card.name}: accuracy {metrics['accuracy']:.3f} on {metrics['images']:,} {split} images"
-        self.write_figure(name, lambda: confusion_figure(matrix, card.classes, title))
+        self.write_figure(name, lambda: plot_confusion_matrix(matrix, card.classes, title=title))
         return metrics
 
     def export(self, kind: str = "onnx") -> Path:

@@ -44,14 +44,25 @@ def running_lab(folder: Path, home: Path) -> Iterator[Lab]:
     settings.mkdir(parents=True)
     (settings / "notification.jupyterlab-settings").write_text(json.dumps(NO_NEWS))
     places = {
-        "JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data", "JUPYTER_RUNTIME_DIR": "runtime",
-        "JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces", "IPYTHONDIR": "ipython",
+        "JUPYTER_CONFIG_DIR": "config",
+        "JUPYTER_DATA_DIR": "data",
+        "JUPYTER_RUNTIME_DIR": "runtime",
+        "JUPYTERLAB_SETTINGS_DIR": "settings",
+        "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+        "IPYTHONDIR": "ipython",
     }
-    environment = os.environ | {name: str(home / place) for name, place in places.items()} | {"JUPYTER_TOKEN": lab.token}
+    environment = (
+        os.environ | {name: str(home / place) for name, place in places.items()} | {"JUPYTER_TOKEN": lab.token}
+    )
     environment.pop("MPLBACKEND", None)  # the tests draw off screen; a learner's figures appear in the page
     command = [
-        str(Path(sys.executable).with_name("jupyter")), "lab", str(folder), "--no-browser", "--ip=127.0.0.1",
-        f"--port={port}", "--ServerApp.port_retries=0",
+        str(Path(sys.executable).with_name("jupyter")),
+        "lab",
+        str(folder),
+        "--no-browser",
+        "--ip=127.0.0.1",
+        f"--port={port}",
+        "--ServerApp.port_retries=0",
     ]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")  # continuous integration often is root; JupyterLab refuses it otherwise

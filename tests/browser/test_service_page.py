@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -24,10 +21,6 @@ from dlcourse.models import create_model
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
 
 KEY = "sesame-opens"
-CHROMIUM_FLAGS = [  # a sandbox needs rights that a container lacks; the others keep Chromium from asking the network
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]
 REFUSED = re.compile(r"Failed to load resource: ")  # Chromium's own words at each refusal
 DROP = """([name, kind, encoded]) => {
     const bytes = Uint8Array.from(atob(encoded), (character) => character.charCodeAt(0));
@@ -37,34 +30,15 @@ DROP = """([name, kind, encoded]) => {
 }"""
 
 
-def unavailable(reason: str) -> NoReturn:
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"{reason}; under CI=true the browser tests must run")
-    pytest.skip(reason)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        unavailable("Playwright is not installed: python -m pip install playwright")
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if chromium is None:
-        unavailable("no Chromium on the PATH: sudo apt install chromium")
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
-        yield launched
-        launched.close()
-
-
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
     """An untrained network, its outputs spread so that its answers are sure of themselves."""
     torch.manual_seed(0)
     network = torch.nn.Sequential(create_model("simple_cnn", 10), Spread())
     classes = load_dataset("fashion-mini", "test").classes
-    card = ModelCard(classes, eval_transform(32), "Clothing <b>& more</b>", {"test accuracy": 0.87, "data": "fashion-mini"})
+    card = ModelCard(
+        classes, eval_transform(32), "Clothing <b>& more</b>", {"test accuracy": 0.87, "data": "fashion-mini"}
+    )
     return Predictor.of(network.eval(), card)
 
 
@@ -140,7 +114,10 @@ def test_chosen_pictures_get_their_bars_and_a_text_its_refusal(browser, service,
             card, prediction = card_of(page, name), predictor.predict(content)
             expect(card.locator("h3")).to_have_text(prediction.label)
             assert shown(card) == expected(prediction)
-            widths = [bar.evaluate("bar => parseFloat(getComputedStyle(bar, '::before').width)") for bar in card.locator(".bar").all()]
+            widths = [
+                bar.evaluate("bar => parseFloat(getComputedStyle(bar, '::before').width)")
+                for bar in card.locator(".bar").all()
+            ]
             full = card.locator(".bar").first.evaluate("bar => bar.clientWidth")
             assert np.allclose(np.array(widths) / full, [p for _, p in prediction.top(5)], atol=0.01)
             assert card.locator("img").evaluate("image => image.complete && image.naturalWidth") == 32
@@ -202,7 +179,21 @@ def test_text_stands_out_from_its_ground_in_both_schemes(browser, service, sampl
         page.locator(".error").wait_for()
         for summary in page.locator("summary").all():
             summary.click()
-        for where in ("h1", "#purpose", "#drop strong", "#ways", "#status", ".file", ".percent", ".error", ".blank", "dt", "dd", "#example", "a"):
+        for where in (
+            "h1",
+            "#purpose",
+            "#drop strong",
+            "#ways",
+            "#status",
+            ".file",
+            ".percent",
+            ".error",
+            ".blank",
+            "dt",
+            "dd",
+            "#example",
+            "a",
+        ):
             colours = page.locator(where).first.evaluate(
                 """element => {
                     const ground = (e) => e ? (c => c == "rgba(0, 0, 0, 0)" ? ground(e.parentElement) : c)(getComputedStyle(e).backgroundColor) : "";
@@ -271,7 +262,9 @@ def test_too_large_a_file_and_a_service_that_has_gone_are_told_in_words(browser,
         page.unroute("**/predict*")
         page.route("**/predict*", lambda route: route.fulfill(status=502, body="<html>Bad gateway"))
         page.set_input_files("#pictures", files(proxy_png=b"any"))
-        expect(card_of(page, "proxy.png").locator(".error")).to_have_text("The service refused the request (status 502).")
+        expect(card_of(page, "proxy.png").locator(".error")).to_have_text(
+            "The service refused the request (status 502)."
+        )
 
 
 def test_a_busy_service_is_asked_again(browser, service, samples, tmp_path):

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 
-from dlcourse.deployment.ab import assign, compare_versions, difference_interval, sample_size, wilson_interval
+from dlcourse.deployment.ab import assign, compare_versions, difference_interval, sample_size
+from dlcourse.evaluation import wilson_interval
 
 USERS = [f"user-{number}" for number in range(4000)]
 

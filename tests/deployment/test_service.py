@@ -1,6 +1,7 @@
 """The service over HTTP: its answers are the Predictor's, its refusals are sentences, and it stops without losing any."""
 
 import contextlib
+import inspect
 import io
 import json
 import socket
@@ -10,12 +11,13 @@ import urllib.request
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
 
 from dlcourse.data import eval_transform, load_dataset
-from dlcourse.deployment import BackgroundServer, Limits, ModelCard, PredictionMonitor, Predictor, create_app
+from dlcourse.deployment import BackgroundServer, Limits, ModelCard, PredictionMonitor, Predictor, create_app, serve
 from dlcourse.deployment.forms import shown_name
 from dlcourse.models import create_model
 
@@ -362,8 +364,16 @@ def test_an_early_answer_ends_the_connection_of_whoever_goes_on_sending(predicto
             assert time.monotonic() - began < 8
 
 
-def test_it_listens_on_this_machine_alone(client):
-    assert client.base_url.host == "127.0.0.1"
+def test_it_listens_on_this_machine_alone(predictor):
+    assert inspect.signature(serve).parameters["host"].default == "127.0.0.1"
+    with BackgroundServer(create_app(predictor)) as server:
+        port = int(server.url.rsplit(":", 1)[1])
+        open_to = {
+            each.laddr.ip
+            for each in psutil.Process().net_connections("tcp")
+            if each.status == "LISTEN" and each.laddr.port == port
+        }
+    assert open_to == {"127.0.0.1"}
 
 
 @pytest.mark.parametrize("limit", ["body_bytes", "files", "header_seconds"])
