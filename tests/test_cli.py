@@ -136,7 +136,7 @@ def test_a_command_that_is_not_understood_ends_with_status_2(arguments, says, ca
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_shows_an_example_that_it_understands(command, capsys):
-    from dlcourse.cli import make_parser
+    from dlcourse.commands import make_parser
 
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
@@ -153,7 +153,7 @@ def test_help_shows_what_stands_under_each_field_and_loads_little():
     words = " ".join(shown.stdout.split())
     assert "Of sgd (0.9 when it is not given)." in words
     assert "--config CONFIG a YAML file of the values below, or one of cifar10, clothing-small, fashion-mini" in words
-    code = "import sys; from dlcourse.cli import make_parser; make_parser(['train']); print(*sys.modules)"
+    code = "import sys; from dlcourse.commands import make_parser; make_parser(['train']); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert {"torchvision", "timm", "matplotlib", "onnx", "onnxruntime", "fastapi", "pandas", "sklearn"} & set(loaded) == set()
 

@@ -198,7 +198,7 @@ def stop_gracefully(model: Path) -> list[str]:
             conversation.send(post(body)[:-500])
         time.sleep(0.1)
         service.process.terminate()
-        time.sleep(0.1)
+        time.sleep(1)  # a stop that did not wait for them would be over by now
         for conversation in conversations[16:]:
             conversation.send(post(body)[-500:])
         statuses, broken = [], 0

@@ -89,6 +89,14 @@ def test_what_is_broken_or_made_to_hurt_does_not_pass(content):
     assert screen(content) is None
 
 
+def test_what_kept_a_processor_busy_for_seconds_does_not_pass():
+    """Files as the attack sends them, whatever the limits are called."""
+    small = chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0))
+    assert screen(b"\x89PNG\r\n\x1a\n" + small + chunk(b"IDAT", b"") * 20_000 + chunk(b"IEND", b"")) is None
+    assert screen(b"\xff\xd8" + b"\xff\xfe\x00\x02" * 20_000 + encoded(PHOTO, "JPEG")[2:]) is None
+    assert screen(encoded(PHOTO, "JPEG", progressive=True) + b"\xff\xda" * 2_000) is None
+
+
 def test_spoiled_files_never_raise():
     draw = random.Random(0)
     for kind, options in OPTIONS:
