@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from notebook_budget import NotebookBudget
+from real_browser import browser  # noqa: F401 - a fixture of the browser tests
 
 # Not through MPLBACKEND: the notebooks' kernels would inherit that and draw no figure.
 matplotlib.use("agg")
