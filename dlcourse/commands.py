@@ -23,10 +23,18 @@ NEWEST = "folder of the run; default: the one in runs/ that was trained last"
 
 def train(given: Namespace, arguments: list[str]) -> int:
     """Train an experiment, or go on with a run."""
+    from dlcourse.training.distributed import processes
+
+    with processes():
+        return _train(given, arguments)
+
+
+def _train(given: Namespace, arguments: list[str]) -> int:
     import dlcourse
     from dlcourse.experiment import Run, train
     from dlcourse.experiment.parser import experiment_of
     from dlcourse.experiment.run import newest_run
+    from dlcourse.training.distributed import is_main
 
     folder = given.run
     if given.resume:
@@ -38,6 +46,8 @@ def train(given: Namespace, arguments: list[str]) -> int:
     run = train(
         experiment, folder, resume=given.resume, overwrite=given.overwrite, download=given.download, verbose=True
     )
+    if not is_main():
+        return 130 if run.interrupted else 0
     if run.interrupted:
         print(f"Go on with: dlcourse train --resume --run {run.folder}")
         return 130

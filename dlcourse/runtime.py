@@ -12,6 +12,7 @@ import random
 import sys
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -44,7 +45,7 @@ class Profile:
 
 
 def setup(seed: int = 0) -> Profile:
-    """Seed everything, choose deterministic kernels, set the plot style, and return the profile of this run.
+    """Seed everything, choose deterministic kernels, no more threads than cores and the plot style; returns the profile.
 
     The profile is read from the environment variable DLCOURSE_PROFILE (reduced or full).
     """
@@ -62,6 +63,8 @@ def setup(seed: int = 0) -> Profile:
     from dlcourse.plotting import use_style  # matplotlib is imported only where plots are made
 
     use_style()
+    if "OMP_NUM_THREADS" not in os.environ:  # who set it knows best
+        torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
     return Profile("full" if name == "full" else "reduced", seed, get_device())
 
 
@@ -87,6 +90,20 @@ def get_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def usable_cores() -> int:
+    """How many cores this process may use: those it is bound to, or fewer where a container's quota allows less.
+
+    torch counts neither: with more threads than cores they wait for one another, and everything takes several times as
+    long. The quota is read as Linux has it in a container (cgroup v2).
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return cores
+    return cores if quota == "max" else max(1, min(cores, round(int(quota) / int(period))))
 
 
 def expect(name: str, value: Any, low: float | None = None, high: float | None = None, *, unit: str = "") -> None:

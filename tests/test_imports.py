@@ -24,6 +24,7 @@ ALLOWED = {
 ALLOWED["experiment"] = set(ALLOWED)  # a whole training from one config
 ALLOWED["commands"] = set(ALLOWED)
 ALLOWED["cli"] = set(ALLOWED)
+ALLOWED["__main__"] = {"cli"}
 ANYTHING = {"exercises", "__init__"}
 
 HEAVY = {

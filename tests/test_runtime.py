@@ -69,6 +69,39 @@ def test_setup_respects_what_the_user_set(monkeypatch):
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
 
 
+@pytest.mark.parametrize(
+    ("quota", "bound", "cores"),
+    [("max 100000", 8, 8), ("200000 100000", 8, 2), ("50000 100000", 8, 1), ("800000 100000", 3, 3), ("", 5, 5)],
+)
+def test_a_container_s_quota_counts_as_cores(monkeypatch, quota, bound, cores):
+    monkeypatch.setattr(runtime.os, "sched_getaffinity", lambda _: range(bound), raising=False)
+    monkeypatch.setattr(runtime.Path, "read_text", lambda path, encoding: quota)
+    assert runtime.usable_cores() == cores
+
+
+def test_without_a_list_of_cores_all_are_counted(monkeypatch):
+    monkeypatch.delattr(runtime.os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(runtime.os, "cpu_count", lambda: 6)
+    monkeypatch.setattr(runtime.Path, "read_text", lambda path, encoding: "max 100000")
+    assert runtime.usable_cores() == 6
+
+
+def test_setup_gives_torch_no_more_threads_than_cores(monkeypatch):
+    before = torch.get_num_threads()
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(runtime, "usable_cores", lambda: 1)
+    try:
+        torch.set_num_threads(3)
+        monkeypatch.setenv("OMP_NUM_THREADS", "3")
+        dlcourse.setup()
+        assert torch.get_num_threads() == 3  # who set it knows best
+        monkeypatch.delenv("OMP_NUM_THREADS")
+        dlcourse.setup()
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_after_setup_the_profiler_writes_nothing_of_its_own():
     code = "import dlcourse, torch; dlcourse.setup()\nwith torch.profiler.profile(): torch.ones(2) + 1"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

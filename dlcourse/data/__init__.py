@@ -4,6 +4,7 @@ Images travel as uint8 tensors of shape (3, H, W) until a transform makes them f
 `dataset.classes`.
 """
 
+from dlcourse.data.batched import BatchAugmentation, BatchLoader
 from dlcourse.data.datasets import ImageArrays, load_dataset
 from dlcourse.data.files import CsvImageDataset, ImageFiles, image_folder, read_image
 from dlcourse.data.loaders import EpochSampler, balanced_sampler, class_weights, make_loader, undersampler
@@ -12,6 +13,8 @@ from dlcourse.data.splits import Split, load_split, save_split, stratified_split
 from dlcourse.data.transforms import Preprocessing, channel_statistics, eval_transform, train_transform
 
 __all__ = [
+    "BatchAugmentation",
+    "BatchLoader",
     "CsvImageDataset",
     "EpochSampler",
     "ImageArrays",

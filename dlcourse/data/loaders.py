@@ -6,7 +6,6 @@ A training run that stopped can then go on with the order (and, with workers, th
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler, Subset
 
 from dlcourse.data.files import ImageFiles
+from dlcourse.runtime import usable_cores
 
 MOST_WORKERS = 4
 
@@ -102,8 +102,7 @@ def _workers_for(dataset: Dataset[Any]) -> int:
         dataset = dataset.dataset
     if not isinstance(dataset, ImageFiles):
         return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, MOST_WORKERS)
+    return min(usable_cores(), MOST_WORKERS)
 
 
 def class_weights(labels: Sequence[int] | np.ndarray | torch.Tensor) -> torch.Tensor:

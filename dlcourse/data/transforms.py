@@ -56,7 +56,7 @@ def train_transform(
         steps.append(v2.RandAugment())
     elif policy == "trivialaugment":
         steps.append(v2.TrivialAugmentWide())
-    return nn.Sequential(*steps, _Normalize(mean, std))
+    return nn.Sequential(*steps, Normalize(mean, std))
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Preprocessing:
     @cached_property
     def _steps(self) -> nn.Module:
         resize = _Resize(self.size, self.resize, self.interpolation)
-        return nn.Sequential(resize, _Normalize(self.mean, self.std))
+        return nn.Sequential(resize, Normalize(self.mean, self.std))
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
         return self._steps(image)
@@ -147,7 +147,7 @@ class _CropAndFlip(nn.Module):
         return crop.flip(-1) if torch.rand(()) < 0.5 else crop
 
 
-class _Normalize(nn.Module):
+class Normalize(nn.Module):
     """(image / 255 − mean) / std for uint8 (…, 3, H, W), in one multiplication and one addition."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -162,7 +162,7 @@ class _Normalize(nn.Module):
         self.shift = (-torch.tensor(mean, dtype=torch.float64)[:, None, None] / deviation).float()
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return image * self.scale + self.shift
+        return image * self.scale.to(image.device) + self.shift.to(image.device)
 
 
 class _Albumentations(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 
 from dlcourse.deployment.card import KEY, ModelCard
+from dlcourse.runtime import usable_cores
 
 
 class Backend(Protocol):
@@ -46,7 +46,7 @@ class OnnxBackend:
         import onnxruntime as ort
 
         options = ort.SessionOptions()
-        options.intra_op_num_threads = threads or cores()
+        options.intra_op_num_threads = threads or usable_cores()
         options.inter_op_num_threads = 1
         # A waiting thread that spins takes the core from whoever reads the next picture.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -88,8 +88,3 @@ def open_backend(path: Path, threads: int | None) -> tuple[Backend, ModelCard]:
             torch.set_num_threads(threads)
         return TorchBackend(model.eval()), card
     raise ValueError(f"{path} is neither a .onnx nor a .safetensors file")
-
-
-def cores() -> int:
-    """How many cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

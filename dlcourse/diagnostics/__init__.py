@@ -8,6 +8,7 @@ from dlcourse.diagnostics.lr_finder import LRRange, lr_range_test
 from dlcourse.diagnostics.memory import MemoryAccount, memory_account, peak_memory
 from dlcourse.diagnostics.overfit import Overfit, overfit_one_batch
 from dlcourse.diagnostics.report import CODES, Finding, Report
+from dlcourse.diagnostics.speed import Setting, SettingSpeed, compare_settings
 from dlcourse.diagnostics.step_cost import StepCost, step_cost
 
 __all__ = [
@@ -21,7 +22,10 @@ __all__ = [
     "Overfit",
     "ParameterFlow",
     "Report",
+    "Setting",
+    "SettingSpeed",
     "StepCost",
+    "compare_settings",
     "diagnose",
     "gradient_flow",
     "lr_range_test",

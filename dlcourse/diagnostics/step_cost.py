@@ -70,7 +70,7 @@ def step_cost(
         def timed(part: str, work: Callable[[], T]) -> T:
             started = time.perf_counter()
             result = work()
-            _wait_for(device)
+            wait_for(device)
             times[part].append(time.perf_counter() - started)
             return result
 
@@ -101,7 +101,7 @@ def _endless(loader: Iterable[Any]) -> Iterator[Any]:
             raise ValueError("the loader is empty: it gave no batch")
 
 
-def _wait_for(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
     """A GPU works on after the call has returned."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

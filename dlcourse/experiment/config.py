@@ -97,6 +97,8 @@ class TrainingConfig:
     """The largest norm of the gradient; null does not clip."""
     channels_last: bool = False
     """Images as (B, H, W, C) in memory: faster convolutions on many machines."""
+    sync_batch_norm: bool = False
+    """On several processes (torchrun): batch norm over the whole batch, not over each process's part of it."""
     ema: float | None = None
     """Decay of a moving average of the weights, such as 0.999; the average is what is evaluated and kept."""
     patience: int | None = None

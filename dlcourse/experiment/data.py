@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch.utils.data import DistributedSampler
+
 from dlcourse.data import (
     ImageFiles,
     Split,
@@ -18,6 +20,7 @@ from dlcourse.data import (
     stratified_split,
 )
 from dlcourse.data.datasets import DATASETS
+from dlcourse.training.distributed import evaluation_part, rank, world_size
 
 SHARES = {"val": 0.15, "test": 0.15}
 """Of a folder that has no parts of its own."""
@@ -48,9 +51,13 @@ class Images:
         return found
 
     def loader(self, part: str, transform: Any, batch_size: int, *, train: bool = False, seed: int = 0) -> Any:
-        """A loader of a part under a transform."""
-        self.part(part).transform = transform
-        return make_loader(self.part(part), batch_size, train=train, seed=seed)
+        """A loader of a part under a transform; on several processes, of the share of it that falls to this one."""
+        dataset = self.part(part)
+        dataset.transform = transform
+        if world_size() == 1:
+            return make_loader(dataset, batch_size, train=train, seed=seed)
+        sampler: Any = DistributedSampler(dataset, seed=seed) if train else evaluation_part(len(dataset))
+        return make_loader(dataset, batch_size // world_size(), train=train, sampler=sampler, seed=seed + rank())
 
     def part(self, name: str) -> Any:
         """A part by name. Raises ValueError for one that there is not."""

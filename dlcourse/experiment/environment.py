@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 from datetime import UTC, datetime
@@ -13,6 +12,8 @@ from typing import Any
 import torch
 
 import dlcourse
+from dlcourse.runtime import usable_cores
+from dlcourse.training.distributed import world_size
 
 PACKAGES = ("dlcourse", "torch", "torchvision", "timm", "numpy")
 
@@ -24,7 +25,8 @@ def environment(seed: int, device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": usable_cores(),
+        "processes": world_size(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "cpu": torch.backends.cpu.get_cpu_capability(),

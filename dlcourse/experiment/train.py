@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -23,6 +23,7 @@ from dlcourse.experiment.environment import environment
 from dlcourse.experiment.run import Run, newest_run
 from dlcourse.training import BestCheckpoint, Callback, EarlyStopping, Trainer, save_checkpoint
 from dlcourse.training.config import MONITORS
+from dlcourse.training.distributed import from_main, is_main, world_size
 
 if TYPE_CHECKING:
     from dlcourse.experiment.data import Images
@@ -48,12 +49,17 @@ def train(
     download   fetch a data set of that name, where it is missing
     verbose    print a line an epoch
 
+    On several processes (see `training.distributed`) each takes its share of every batch of `batch_size`, and the main one
+    writes. A run goes on on any number of them, bit for bit on the same number.
+
     Ctrl-C ends it after the step in progress; `run.interrupted` says so then. Raises ConfigError, ValueError and OSError,
     before anything is written, for what cannot be built, and FileExistsError for a folder that is in use.
     """
     from dlcourse.experiment.data import open_images  # with torchvision, which `dlcourse --help` need not wait for
 
-    old = Run(newest_run() if folder is None else folder) if resume else None
+    if experiment.batch_size % world_size():
+        raise ConfigError(f"batch_size={experiment.batch_size} must be a multiple of the {world_size()} processes that share it")
+    old = Run(from_main(newest_run() if folder is None else folder)) if resume else None
     if old is not None:
         check_same(old, experiment)
     device = find_device(experiment.device)
@@ -72,8 +78,13 @@ def train(
     schedule = make_schedule(
         experiment.schedule, optimizer, training.epochs * math.ceil(len(loader) / training.accumulate)
     )
-    run = old or Run.create(experiment, folder, overwrite=overwrite)
-    _write_beginning(run, experiment, images, device)
+    if old is None:
+        made = Run.create(experiment, folder, overwrite=overwrite).folder if is_main() else None
+        run = Run(cast(Path, from_main(made)))
+    else:
+        run = old
+    if is_main():
+        _write_beginning(run, experiment, images, device)
     trainer = Trainer(
         model, optimizer, make_loss(experiment), schedule, device=device,
         config=training.trainer_config(seed=experiment.seed, folder=run.folder, verbose=verbose),
@@ -84,7 +95,7 @@ def train(
     if (run.folder / "last.pt").exists():
         trainer.resume(run.folder / "last.pt")
     history = trainer.fit(loader, val_loader)
-    if history.epochs:
+    if history.epochs and is_main():
         run.write_figure("history.png", lambda: _figure(run))
     run.interrupted = history.interrupted
     return run
@@ -92,6 +103,8 @@ def train(
 
 class KeepRun(Callback):
     """After each epoch: history.csv, and best.pt with the card when the epoch is the best so far."""
+
+    main_only = True
 
     def __init__(self, run: Run, card: str) -> None:
         self.run, self.card = run, card

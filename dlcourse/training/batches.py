@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dlcourse.training.distributed import gather, is_main
+
 
 def windows(loader: Iterable[Any], size: int) -> Iterator[list[Any]]:
     """Lists of `size` batches, the last one as short as it comes. No batch is taken before its window is asked for.
@@ -61,7 +63,7 @@ def check_labels(targets: Tensor, num_classes: int, number: int) -> None:
 class Means:
     """Means over samples, not over batches: a last batch of 2 counts 2, not as much as a batch of 64.
 
-    What is added stays on its device until `read` or `result` asks for it, so that adding never waits for a GPU.
+    `result` and `state_dict` take the samples of all processes together (see `distributed`). What is added stays on its device until `read` or `result` asks for it, so that adding never waits for a GPU.
     """
 
     def __init__(self) -> None:
@@ -87,15 +89,24 @@ class Means:
 
     def result(self) -> dict[str, float]:
         """The means: "loss", and "accuracy" for class labels. Raises ValueError when no batch was added."""
-        if self.samples == 0:
+        samples, sums = self._of_all_processes()
+        if samples == 0:
             raise ValueError("the loader is empty: it gave no batch (drop_last with too few samples?)")
-        return {name: total / self.samples for name, total in self.read().items()}
+        return {name: total / samples for name, total in sums.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """The sums as plain numbers, for a checkpoint in the middle of an epoch."""
-        return {"batches": self.batches, "samples": self.samples, "sums": dict(self.read())}
+        samples, sums = self._of_all_processes()
+        return {"batches": self.batches, "samples": samples, "sums": sums}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from saved sums."""
-        self.batches, self.samples, self.sums = state["batches"], state["samples"], dict(state["sums"])
+        """Go on from saved sums, which the main process takes over for all."""
+        self.batches, self.samples, self.sums = state["batches"], 0, {}
+        if is_main():
+            self.samples, self.sums = state["samples"], dict(state["sums"])
         self._unread.clear()
+
+    def _of_all_processes(self) -> tuple[int, dict[str, float]]:
+        parts = gather((self.samples, self.read()))
+        names = dict.fromkeys(name for _, sums in parts for name in sums)
+        return sum(samples for samples, _ in parts), {n: sum(sums.get(n, 0.0) for _, sums in parts) for n in names}

@@ -19,6 +19,9 @@ class Callback:
     A callback that remembers something from epoch to epoch saves it: `state_dict` goes into each checkpoint.
     """
 
+    main_only = False
+    """Of a training on several processes: whether only the main one calls it, because it prints or writes files."""
+
     def on_fit_start(self, trainer: Trainer) -> None:
         """Before the first step, of a resumed run too."""
 
@@ -91,6 +94,8 @@ class EarlyStopping(Callback):
 class BestCheckpoint(Callback):
     """Write the evaluated weights to `path` after each epoch that is the best so far (a checkpoint_dir adds one)."""
 
+    main_only = True
+
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
 
@@ -102,6 +107,8 @@ class BestCheckpoint(Callback):
 class PrintEpochs(Callback):
     """Print a line an epoch. `TrainerConfig(verbose=True)` adds one."""
 
+    main_only = True
+
     def on_epoch_end(self, trainer: Trainer, record: dict[str, float]) -> None:
         metrics = ", ".join(f"{name} {value:.4g}" for name, value in record.items() if name != "epoch")
         best = " (best so far)" if trainer.history.best_epoch == record["epoch"] else ""
@@ -110,6 +117,8 @@ class PrintEpochs(Callback):
 
 class TensorBoard(Callback):
     """Write each epoch's metrics to `log_dir`, training and validation in one chart: `tensorboard --logdir log_dir`."""
+
+    main_only = True
 
     def __init__(self, log_dir: str | os.PathLike[str]) -> None:
         self.log_dir = Path(log_dir)

@@ -36,6 +36,9 @@ class TrainerConfig:
     channels_last: bool = False
     """Keep images as (B, H, W, C) in memory: faster convolutions on many machines, the same result."""
 
+    sync_batch_norm: bool = False
+    """On several processes, let batch norm take its statistics over all of them, not each over its part of the batch."""
+
     ema: float | None = None
     """Decay of an exponential moving average of the weights, e.g. 0.999; the average is what is evaluated and kept."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -17,10 +17,14 @@ class Interrupts:
     Everywhere else, and for a second one inside `held()`, it raises KeyboardInterrupt at once, as always. `broken` says
     that an exception left a `held()` block halfway. Outside the main thread, where Python allows no handler, and where
     the program ignores Ctrl-C, nothing is taken over.
+
+    With `agree`, which says whether a flag is set in any process of the run, all processes stop together: at the end of
+    a block that `breaks`, the same one in each. Every Ctrl-C waits for it then; torchrun sends several.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, agree: Callable[[bool], bool] | None = None) -> None:
         self.broken = False
+        self._agree = agree
         self._held = False
         self._pending = False
         self._previous: Any = None
@@ -52,6 +56,10 @@ class Interrupts:
             raise
         finally:
             self._held = False
+        if self._agree is not None:
+            if not breaks:
+                return
+            self._pending = self._agree(self._pending)
         interrupted, self._pending = self._pending, False
         if interrupted and raise_after:
             raise KeyboardInterrupt
@@ -63,7 +71,7 @@ class Interrupts:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
             return  # a loader's worker, forked with this handler: the process that trains decides, and ends its workers
-        if self._held and not self._pending:
+        if self._agree is not None or (self._held and not self._pending):
             self._pending = True
         else:
             self._previous(number, frame)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from dlcourse.training.batches import Means
 from dlcourse.training.checkpoint import CheckpointError, load_checkpoint, load_weights
+from dlcourse.training.distributed import gather, rank, world_size
 from dlcourse.training.history import History
 
 
@@ -32,16 +33,29 @@ class RunState:
         """The states of all random generators when the epoch in progress began: "rng" and the loaders' "generators"."""
         self.rng: dict[str, Any] = {}
         """The states of the global random generators after the last step."""
+        self.processes = world_size()
+        """How many processes the run is on."""
+
+    def keep_best(self, value: float, mode: str, model: nn.Module) -> bool:
+        """Keep the model's weights if `value` is the best so far, lowest for mode "min", highest for "max"; says whether."""
+        sign = 1 if mode == "max" else -1
+        if self.best_value is not None and sign * value <= sign * self.best_value:
+            return False
+        self.best_value, self.best_weights = value, {k: tensor.clone() for k, tensor in model.state_dict().items()}
+        return True
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it as plain types and tensors."""
-        return {**vars(self), "means": self.means.state_dict()}
+        """All of it as plain types and tensors, with the random states of every process."""
+        values = {name: value for name, value in vars(self).items() if name not in ("epoch_start", "rng")}
+        randomness = gather({"epoch_start": self.epoch_start, "rng": self.rng})
+        return {**values, "means": self.means.state_dict(), "randomness": randomness}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` returned."""
+        """Take over what `state_dict` returned; without the random states, if it was on another number of processes."""
         means = Means()
         means.load_state_dict(state["means"])
-        vars(self).update({name: state[name] for name in vars(self)} | {"means": means})
+        own = state["randomness"][rank()] if state["processes"] == world_size() else {}
+        vars(self).update({name: state[name] for name in vars(self) if name in state} | own | {"means": means})
 
 
 def pack(state: RunState, history: History, callbacks: list[Any], parts: dict[str, Any]) -> dict[str, Any]:
@@ -49,7 +63,7 @@ def pack(state: RunState, history: History, callbacks: list[Any], parts: dict[st
     return {
         **parts,
         "classes": {name: type(part).__name__ for name, part in parts.items()},
-        "run": state,
+        "run": state.state_dict(),  # here, by all processes; the file is written by one
         "history": {"epochs": history.epochs, "best_epoch": history.best_epoch},
         "callbacks": [[type(callback).__name__, callback.state_dict()] for callback in callbacks],
     }

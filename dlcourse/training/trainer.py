@@ -27,6 +27,16 @@ from dlcourse.training.batches import Means, set_epoch, windows
 from dlcourse.training.callbacks import BestCheckpoint, Callback, PrintEpochs
 from dlcourse.training.checkpoint import save_checkpoint
 from dlcourse.training.config import MONITORS, TrainerConfig
+from dlcourse.training.distributed import (
+    any_process,
+    check_train_loader,
+    data_parallel,
+    is_main,
+    rank,
+    share_buffers,
+    synchronize_batch_norm,
+    world_size,
+)
 from dlcourse.training.engine import (
     LossFunction,
     NonFiniteLoss,
@@ -48,6 +58,10 @@ class Trainer:
         trainer = Trainer(model, optimizer, nn.functional.cross_entropy, config=TrainerConfig(epochs=10))
         history = trainer.fit(train_loader, val_loader)
 
+    On several processes (see `distributed`) each is given its part of the batches by its loaders; metrics are of all
+    parts together, and the main process alone writes and prints. A run may be resumed on another number of processes:
+    with the same batches, if each process's batches are larger or smaller accordingly, and with other random numbers.
+
     The model is moved to `device` (default: the fastest one here). `loss_fn(outputs, targets)` is a batch's mean. The
     scheduler steps at its own time (see `schedule_steps`); ReduceLROnPlateau after each epoch, with the monitored metric.
     """
@@ -67,10 +81,14 @@ class Trainer:
         check_precision(config.amp, self.device)
         interval_of(scheduler, config)  # complains of a schedule that does not fit
         self.model = model.to(self.device)
+        if config.sync_batch_norm:
+            self.model = synchronize_batch_norm(self.model)
         if config.channels_last:
             model.to(memory_format=torch.channels_last)  # convolutions pass the format on
         self.optimizer, self.loss_fn, self.scheduler, self.config = optimizer, loss_fn, scheduler, config
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")
+        self.network = data_parallel(self.model)
+        """What is trained: the model, or the model in DistributedDataParallel."""
         # use_buffers: batch norm's running statistics are averaged with the weights that they belong to.
         average = get_ema_multi_avg_fn(config.ema) if config.ema else None
         self.ema = AveragedModel(model, multi_avg_fn=average, use_buffers=True) if config.ema else None
@@ -84,7 +102,7 @@ class Trainer:
         self.history = History()
         self.state = RunState()
         self._begun = False
-        self._interrupts = Interrupts()
+        self._interrupts = Interrupts(any_process if world_size() > 1 else None)
         self._loaders: tuple[Any, Any] = ((), ())
 
     @property
@@ -116,6 +134,7 @@ class Trainer:
                 self._call("on_fit_start")
                 while self.state.epoch < self.config.epochs and not self.state.stop:
                     self._train_epoch(train_loader)
+                    share_buffers(self.model, self.evaluated_model)
                     val_batches = self._whole_batches(lambda: iter(val_loader))
                     metrics = evaluate(self.evaluated_model, val_batches, self.loss_fn, amp=self.config.amp)
                     with self._interrupts.held():
@@ -152,9 +171,12 @@ class Trainer:
             raise RuntimeError("this run broke off within a step: make a new Trainer, and resume from last.pt")
         self._loaders = (train_loader, val_loader)
         self.history.interrupted = False
-        if not self._begun:
-            seed_everything(self.config.seed)
+        check_train_loader(train_loader)
+        if not self._begun or self.state.processes != world_size():
+            seed_everything((self.config.seed + 1_000_003 * rank() + 10_007 * self.state.step) % 2**32)
             self.state.epoch_start = self._random_states()
+            self.state.rng = self.state.epoch_start["rng"]
+            self.state.processes = world_size()
             self._begun = True
         if hasattr(train_loader, "__len__"):
             check_length(self.scheduler, self.config.epochs * math.ceil(len(train_loader) / self.config.accumulate))
@@ -164,11 +186,11 @@ class Trainer:
 
     def _train_epoch(self, loader: Any) -> None:
         """The steps of this epoch that are still to do."""
-        set_training_mode(self.model)
+        set_training_mode(self.network)
         self.optimizer.zero_grad()
         batches = self._whole_batches(lambda: self._remaining_batches(loader))
         total = len(loader) - self.state.means.batches if hasattr(loader, "__len__") else None
-        shown = progress(batches, f"epoch {self.state.epoch + 1}", total)
+        shown = progress(batches, f"epoch {self.state.epoch + 1}", total) if is_main() else batches
         for window in windows(shown, self.config.accumulate):
             with self._interrupts.held():
                 self._train_step(window)
@@ -205,7 +227,7 @@ class Trainer:
         where = self._where(self.state.step + 1)
         scale = self.scaler.get_scale()
         train_step(
-            self.model, window, self.loss_fn, self.optimizer, self.state.means, where,
+            self.network, window, self.loss_fn, self.optimizer, self.state.means, where,
             clip_norm=self.config.clip_norm, amp=self.config.amp, scaler=self.scaler,
         )  # fmt: skip
         self.state.step += 1
@@ -234,7 +256,8 @@ class Trainer:
             raise ValueError(f"monitor={self.config.monitor!r} is not measured; choose one of {', '.join(record)}")
         self.history.epochs.append(record)
         monitored = record[self.config.monitor]
-        self._keep_best(monitored)
+        if self.state.keep_best(monitored, MONITORS[self.config.monitor], self.evaluated_model):
+            self.history.best_epoch = self.state.epoch + 1
         if isinstance(self.scheduler, ReduceLROnPlateau):
             self.scheduler.step(monitored)
         elif self.scheduler is not None and self.scheduler_interval == "epoch":
@@ -242,28 +265,23 @@ class Trainer:
         self.state.epoch += 1
         self.state.means = Means()
         self._call("on_epoch_end", record)
+        self.state.stop = any_process(self.state.stop)
         self.state.epoch_start = self._random_states()  # of the next epoch
         self.state.rng = self.state.epoch_start["rng"]
         self._save()
 
-    def _keep_best(self, value: float) -> None:
-        best, sign = self.state.best_value, 1 if MONITORS[self.config.monitor] == "max" else -1
-        if best is None or sign * value > sign * best:
-            self.state.best_value = value
-            self.state.best_weights = {k: tensor.clone() for k, tensor in self.evaluated_model.state_dict().items()}
-            self.history.best_epoch = self.state.epoch + 1
-
     def _end_interrupted(self) -> None:
         self.history.interrupted = True
+        tell = print if is_main() else lambda text: None
         where = f"Interrupted in epoch {self.state.epoch + 1}, after step {self.state.step}."
         if self._interrupts.broken:
             saved = f"; resume from {self.last_path}" if self._has_checkpoint() else ""
-            print(f"{where} The next step was cut short{saved}.")
+            tell(f"{where} The next step was cut short{saved}.")
         elif self.last_path is None:
-            print(f"{where} Call fit again to go on; without a checkpoint_dir nothing was saved.")
+            tell(f"{where} Call fit again to go on; without a checkpoint_dir nothing was saved.")
         else:
             self._save()
-            print(f"{where} Call fit again to go on; in a new process: trainer.resume({str(self.last_path)!r}).fit(…)")
+            tell(f"{where} Call fit again to go on; in a new process: trainer.resume({str(self.last_path)!r}).fit(…)")
 
     def _save(self) -> None:
         """Write last.pt: all that `resume` needs."""
@@ -273,7 +291,8 @@ class Trainer:
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                 raise NonFiniteLoss(f"the weights turned NaN or infinite at {self._where(self.state.step)}: {name}")
         parts = pack(self.state, self.history, self.callbacks, self._parts)
-        save_checkpoint(self.last_path, self.model, **parts)
+        if is_main():
+            save_checkpoint(self.last_path, self.model, **parts)
 
     def _has_checkpoint(self) -> bool:
         return self.last_path is not None and self.last_path.exists()
@@ -283,6 +302,8 @@ class Trainer:
 
     def _call(self, moment: str, *arguments: Any) -> None:
         for callback in self.callbacks:
+            if getattr(callback, "main_only", False) and not is_main():
+                continue
             try:
                 getattr(callback, moment)(self, *arguments)
             except KeyboardInterrupt:  # raised by the callback itself: finish what is in progress first, as for Ctrl-C

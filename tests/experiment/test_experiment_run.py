@@ -397,3 +397,40 @@ def test_a_damaged_checkpoint_is_named(fresh):
     (run.folder / "best.pt").write_bytes(content[: len(content) // 2])
     with pytest.raises(RuntimeError, match=re.escape("best.pt is damaged")):
         run.model()
+
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "dlcourse"]
+EXACT = [  # nothing that depends on the number of processes
+    *FLAGS, "--augmentation", "none", "--model.options", "{dropout: 0}", "--optimizer.name", "sgd", "--optimizer.lr", "0.02",
+    "--training.sync_batch_norm", "true",
+]  # fmt: skip
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="torchrun needs libuv there, which its wheels lack")
+def test_two_processes_of_torchrun_make_the_run_that_one_makes(fresh):
+    one = train(load_config(None, EXACT), "one")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*TORCHRUN, "train", *EXACT, "--run", "two"], capture_output=True, text=True, env=environment, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert [done.stdout.count(f"epoch {epoch}/2:") for epoch in (1, 2)] == [1, 1]  # the main process alone prints
+    two = Run("two")
+    assert json.loads((two.folder / "environment.json").read_text())[0]["processes"] == 2
+    assert {path.name for path in two.folder.iterdir()} == {path.name for path in one.folder.iterdir()}
+    for name, weights in final(one)[0].items():
+        torch.testing.assert_close(final(two)[0][name], weights, rtol=1e-3, atol=1e-4, msg=name)
+    for mine, other in zip(two.history.epochs, one.history.epochs, strict=True):
+        assert mine == pytest.approx(other, abs=1e-3)
+
+    more = [*EXACT, "--training.epochs", "3"]
+    again = train(load_config(None, more), "two", resume=True)  # on one process
+    assert len(again.history.epochs) == 3
+    other = train(load_config(None, more), "one", resume=True)
+    assert again.history.epochs[-1] == pytest.approx(other.history.epochs[-1], abs=1e-3)
+
+
+def test_a_batch_that_the_processes_cannot_share_is_refused(fresh, monkeypatch):
+    monkeypatch.setattr("dlcourse.experiment.train.world_size", lambda: 3)
+    with pytest.raises(ConfigError, match=re.escape("batch_size=8 must be a multiple of the 3 processes that share it")):
+        train(fresh)
