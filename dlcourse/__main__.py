@@ -1,4 +1,4 @@
-"""`python -m dlcourse` is the command `dlcourse`, which torchrun can start: torchrun --nproc-per-node 2 -m dlcourse train."""
+"""`python -m dlcourse` is the command `dlcourse`, which torchrun can start (see `training.distributed`)."""
 
 import sys
 

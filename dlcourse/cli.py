@@ -1,7 +1,7 @@
 """The command `dlcourse`: what the package does, from a shell.
 
     dlcourse train --config fashion-mini
-    torchrun --nproc-per-node 2 -m dlcourse train --config fashion-mini      the same on two processes
+    torchrun --nproc-per-node 2 -m dlcourse -- train --config fashion-mini      the same on two processes
     dlcourse evaluate
     dlcourse export --kind int8
     dlcourse predict shoe.jpg photos

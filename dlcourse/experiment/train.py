@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,9 +22,9 @@ from dlcourse.experiment.build import (
 from dlcourse.experiment.config import ConfigError, Experiment
 from dlcourse.experiment.environment import environment
 from dlcourse.experiment.run import Run, newest_run
-from dlcourse.training import BestCheckpoint, Callback, EarlyStopping, Trainer, save_checkpoint
+from dlcourse.training import BestCheckpoint, Callback, EarlyStopping, History, NonFiniteLoss, Trainer, save_checkpoint
 from dlcourse.training.config import MONITORS
-from dlcourse.training.distributed import from_main, is_main, world_size
+from dlcourse.training.distributed import from_main, is_main, rank, world_size
 
 if TYPE_CHECKING:
     from dlcourse.experiment.data import Images
@@ -94,11 +95,24 @@ def train(
     trainer.callbacks = [KeepRun(run, card), *(each for each in trainer.callbacks if not isinstance(each, BestCheckpoint))]
     if (run.folder / "last.pt").exists():
         trainer.resume(run.folder / "last.pt")
-    history = trainer.fit(loader, val_loader)
+    history = _fit(trainer, loader, val_loader, run)
     if history.epochs and is_main():
         run.write_figure("history.png", lambda: _figure(run))
     run.interrupted = history.interrupted
     return run
+
+
+def _fit(trainer: Trainer, loader: Any, val_loader: Any, run: Run) -> History:
+    try:
+        return trainer.fit(loader, val_loader)
+    except RuntimeError as error:
+        if world_size() == 1 or isinstance(error, NonFiniteLoss):
+            raise
+        reason = re.sub(r"^\[[^]]*\] ", "", str(error)).split(". ")[0]  # gloo puts a line of its source before it
+        raise RuntimeError(
+            f"process {rank()} of {world_size()} had to stop, as when another one has ended ({reason}). "
+            f"Go on with: dlcourse train --resume --run {run.folder}"
+        ) from error
 
 
 class KeepRun(Callback):

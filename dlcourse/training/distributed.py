@@ -1,10 +1,11 @@
 """One training on several processes: what the loop, the Trainer and a config's run ask of torch.distributed.
 
-    torchrun --nproc-per-node 2 -m dlcourse train --config fashion-mini
+    torchrun --nproc-per-node 2 -m dlcourse -- train --config fashion-mini
 
 Each process holds the whole network and takes an equal part of every batch; DistributedDataParallel averages the
 gradients during the backward pass (Li et al. 2020, arXiv:2006.15704), so that all of them make the same step. A program
-that torchrun did not start is one process: then everything here answers at once and changes nothing.
+that torchrun did not start is one process: then everything here answers at once and changes nothing. (What follows `--` is
+left to dlcourse; torchrun would take --run for one of its own options.)
 """
 
 from __future__ import annotations

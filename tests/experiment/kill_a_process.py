@@ -1,6 +1,6 @@
 """Kill one of two processes in the middle of `torchrun … -m dlcourse train`, go on with one process, and compare.
 
-    python tests/experiment/kill_a_process.py --config fashion-mini --seconds 25
+    python tests/experiment/kill_a_process.py --config fashion-mini --seconds 15
 
 Prints the exit status of torchrun, what it said, the step that was saved, and the largest difference of the final weights
 and metrics from a run on two processes that nothing stopped, and from one on one process. Without augmentation and
@@ -23,7 +23,7 @@ import psutil
 from dlcourse.experiment import Run
 from dlcourse.training import load_checkpoint
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "dlcourse", "train"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "dlcourse", "--", "train"]
 ONE = [sys.executable, "-m", "dlcourse", "train"]
 
 
@@ -51,12 +51,12 @@ def difference(run: Run, other: Run) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="fashion-mini")
-    parser.add_argument("--epochs", default="3")
-    parser.add_argument("--seconds", type=float, default=25, help="from the start to the kill")
+    parser.add_argument("--epochs", default="6")
+    parser.add_argument("--seconds", type=float, default=15, help="from the start to the kill")
     given = parser.parse_args()
     flags = [
         "--config", given.config, "--training.epochs", given.epochs, "--training.checkpoint_every", "5",
-        "--augmentation", "none", "--model.options", "{dropout: 0}", "--training.sync_batch_norm", "true",
+        "--augmentation", "none", "--optimizer.name", "sgd", "--optimizer.lr", "0.02", "--model.options", "{dropout: 0}", "--training.sync_batch_norm", "true",
     ]  # fmt: skip
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)

@@ -399,7 +399,7 @@ def test_a_damaged_checkpoint_is_named(fresh):
         run.model()
 
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "dlcourse"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "dlcourse", "--"]
 EXACT = [  # nothing that depends on the number of processes
     *FLAGS, "--augmentation", "none", "--model.options", "{dropout: 0}", "--optimizer.name", "sgd", "--optimizer.lr", "0.02",
     "--training.sync_batch_norm", "true",

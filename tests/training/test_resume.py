@@ -259,7 +259,7 @@ def test_a_checkpoint_holds_tensors_and_plain_types_only(tmp_path):
     make_trainer(tmp_path, epochs=1, **EVERYTHING).fit(*loaders())
     saved = torch.load(tmp_path / "last.pt", weights_only=True)
     assert {"model", "optimizer", "scheduler", "scaler", "ema", "run", "history", "callbacks", "spec"} <= set(saved)
-    assert {"python", "numpy", "torch"} <= set(saved["run"]["rng"])
+    assert {"python", "numpy", "torch"} <= set(saved["run"]["randomness"][0]["rng"])
 
 
 def test_resume_returns_the_trainer(tmp_path):
