@@ -25,6 +25,7 @@ ALLOWED["experiment"] = set(ALLOWED)  # a whole training from one config
 ALLOWED["commands"] = set(ALLOWED)
 ALLOWED["cli"] = set(ALLOWED)
 ALLOWED["__main__"] = {"cli"}
+ALLOWED["recipes"] = {"runtime", "data"}
 ANYTHING = {"exercises", "__init__"}
 
 HEAVY = {

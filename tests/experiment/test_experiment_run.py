@@ -423,7 +423,8 @@ def test_two_processes_of_torchrun_make_the_run_that_one_makes(fresh):
     for mine, other in zip(two.history.epochs, one.history.epochs, strict=True):
         assert mine == pytest.approx(other, abs=1e-3)
 
-    more = [*EXACT, "--training.epochs", "3"]
+    more = [*EXACT]
+    more[more.index("--training.epochs") + 1] = "3"
     again = train(load_config(None, more), "two", resume=True)  # on one process
     assert len(again.history.epochs) == 3
     other = train(load_config(None, more), "one", resume=True)
@@ -431,6 +432,6 @@ def test_two_processes_of_torchrun_make_the_run_that_one_makes(fresh):
 
 
 def test_a_batch_that_the_processes_cannot_share_is_refused(fresh, monkeypatch):
-    monkeypatch.setattr("dlcourse.experiment.train.world_size", lambda: 3)
+    monkeypatch.setattr(sys.modules["dlcourse.experiment.train"], "world_size", lambda: 3)
     with pytest.raises(ConfigError, match=re.escape("batch_size=8 must be a multiple of the 3 processes that share it")):
         train(fresh)

@@ -1,0 +1,197 @@
+"""The fast recipe: what each trick claims to do, it does, and the whole of it learns."""
+
+import re
+from itertools import pairwise
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from dlcourse import recipes
+from dlcourse.data import load_dataset
+from dlcourse.data.datasets import ImageArrays
+from dlcourse.recipes import FastNet, FastRecipe, accuracy, main, make_optimizer, one_cycle, train_fast
+
+SMALL = FastRecipe(2, widths=(8, 12, 16), batch_size=40)
+
+
+def part(split, count):
+    whole = load_dataset("fashion-mini", split)
+    return ImageArrays(whole.images[:count], whole.targets[:count], classes=whole.classes)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    torch.manual_seed(7)
+    return train_fast(SMALL, part("train", 1000), part("test", 300), seed=1)
+
+
+# the network
+
+
+def test_the_first_layer_whitens_the_patches():
+    """Its first 12 maps are uncorrelated and of variance 1, but for what is added to the smallest eigenvalues."""
+    images = torch.randn(40, 3, 16, 16).cumsum(3) / 4  # neighbours are alike, as in a picture
+    net = FastNet(10, SMALL)
+    net.set_whitening(images)
+    maps = net.whiten(images)[:, :12].permute(1, 0, 2, 3).flatten(1).double()
+    torch.testing.assert_close(maps.cov(), torch.eye(12, dtype=torch.double), rtol=0, atol=0.02)
+    assert torch.equal(net.whiten.weight[12:], -net.whiten.weight[:12])
+    assert not net.whiten.weight.requires_grad
+
+
+def test_directions_that_images_hardly_have_are_not_blown_up():
+    net = FastNet(10, SMALL)
+    net.set_whitening(torch.full((4, 3, 8, 8), 0.5))
+    assert net.whiten.weight.abs().max() <= 1 / 5e-4**0.5
+
+
+def test_convolutions_begin_as_the_identity():
+    net = FastNet(10, SMALL)
+    maps = torch.randn(2, 12, 9, 9)
+    torch.testing.assert_close(net.stages[1].conv2(maps), maps)
+    grey = torch.randn(2, 8, 9, 9)
+    torch.testing.assert_close(net.stages[1].conv1(grey)[:, :8], grey)
+    other = FastNet(10, FastRecipe(widths=(8, 12, 16), identity_start=False))
+    assert (other.stages[1].conv2(maps) - maps).abs().max() > 0.1
+
+
+def test_the_network_takes_images_of_several_sides_and_begins_at_ln_k():
+    net = FastNet(10, SMALL).train()
+    for side in (18, 24, 32, 48):
+        logits = net(torch.randn(6, 3, side, side))
+        assert logits.shape == (6, 10)
+        assert F.cross_entropy(logits, torch.arange(6)).item() == pytest.approx(2.303, abs=0.25)
+
+
+def test_pooling_before_the_norm_gives_the_same_as_after():
+    """Where the norm's weight is positive: it is 1 and not trained."""
+    stage = FastNet(10, SMALL).stages[0].eval()
+    stage.bn1.running_mean.uniform_(-1, 1)
+    stage.bn1.running_var.uniform_(0.5, 2)
+    maps = torch.randn(2, 24, 8, 8)
+    after = F.gelu(F.max_pool2d(stage.bn1(stage.conv1(maps)), 2))
+    torch.testing.assert_close(stage(maps), F.gelu(stage.bn2(stage.conv2(after))))
+
+
+# the optimizer and the schedule
+
+
+def test_only_the_biases_of_the_norms_learn_faster():
+    net = FastNet(10, SMALL)
+    net.set_whitening(torch.rand(9, 3, 8, 8))
+    others, biases = make_optimizer(net, SMALL).param_groups
+    names = {id(parameter): name for name, parameter in net.named_parameters()}
+    assert {names[id(parameter)] for parameter in biases["params"]} == {f"stages.{i}.bn{k}.bias" for i in range(3) for k in (1, 2)}
+    assert {names[id(p)] for p in others["params"]} == {
+        "whiten.bias", "head.weight", *(f"stages.{i}.conv{k}.weight" for i in range(3) for k in (1, 2)),
+    }  # fmt: skip
+    assert biases["lr"] == 64 * others["lr"]
+    assert biases["lr"] * biases["weight_decay"] == pytest.approx(others["lr"] * others["weight_decay"])
+
+
+def test_the_rate_rises_to_its_highest_and_falls_to_nothing():
+    shares = [one_cycle(50)(step) for step in range(51)]
+    assert shares[0] == 0.2
+    assert shares[10] == max(shares) == 1
+    assert shares[50] == 0
+    assert all(a < b for a, b in pairwise(shares[:11]))
+    assert all(a > b for a, b in pairwise(shares[10:]))
+    assert one_cycle(1)(1) == 0
+
+
+# the whole
+
+
+def test_two_epochs_learn(trained):
+    _, epochs = trained
+    assert [epoch.epoch for epoch in epochs] == [1, 2]
+    assert epochs[1].accuracy > 0.4  # chance is 0.1
+    assert epochs[1].train_loss < epochs[0].train_loss < 2.5
+    assert 0 < epochs[0].seconds < epochs[1].seconds
+
+
+def test_the_seed_decides_everything(trained):
+    torch.manual_seed(99)
+    net, epochs = train_fast(SMALL, part("train", 1000), part("test", 300), seed=1)
+    assert all(torch.equal(a, b) for a, b in zip(net.state_dict().values(), trained[0].state_dict().values(), strict=True))
+    assert [epoch.accuracy for epoch in epochs] == [epoch.accuracy for epoch in trained[1]]
+    other, _ = train_fast(SMALL, part("train", 1000), part("test", 300), seed=2)
+    assert not torch.equal(other.head.weight, net.head.weight)
+
+
+def test_the_whitening_filters_and_the_norms_weights_stay_as_they_were(trained):
+    net, _ = trained
+    assert torch.equal(net.whiten.weight[12:], -net.whiten.weight[:12])  # as it was set
+    assert bool((net.whiten.bias != 0).any())  # the bias learns
+    assert all(bool((stage.bn1.weight == 1).all()) for stage in net.stages)
+    assert bool((net.stages[0].bn1.bias != 0).any())
+
+
+def test_without_whitening_the_first_layer_learns():
+    net, _ = train_fast(FastRecipe(1, widths=(8, 8, 8), batch_size=100, whitening=False), part("train", 200), part("test", 100))
+    assert net.whiten.weight.requires_grad
+    assert not torch.equal(net.whiten.weight[12:], -net.whiten.weight[:12])
+
+
+def test_a_run_ends_at_the_accuracy_that_is_asked_for():
+    _, epochs = train_fast(SMALL, part("train", 300), part("test", 100), until=0.05)
+    assert len(epochs) == 1
+
+
+def test_images_are_small_at_first_if_that_is_asked_for(monkeypatch):
+    sides = []
+    forward = FastNet.forward
+
+    def noting(self, images):
+        if self.training:
+            sides.append(images.shape[-1])
+        return forward(self, images)
+
+    monkeypatch.setattr(FastNet, "forward", noting)
+    recipe = FastRecipe(3, widths=(4, 4, 4), batch_size=100, small_until=0.67)
+    train_fast(recipe, part("train", 200), part("test", 50))
+    assert sides == [24] * 4 + [32] * 2
+
+
+def test_the_mirrored_answer_is_the_mean_of_both_sides(trained):
+    net, _ = trained
+    images = torch.randn(40, 3, 32, 32)
+    labels = (net(images) + net(images.flip(3))).argmax(1).detach()
+    assert accuracy(net, [(images, labels)]) == 1
+    assert accuracy(net, [(images.flip(3), labels)]) == 1  # the same answer from either side
+    assert accuracy(net, [(images, net(images).argmax(1))], mirror=False) == 1
+    assert not net.training
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"epochs": 0}, "epochs=0 must be a whole number of at least 1"),
+        ({"batch_size": 2.5}, "batch_size=2.5 must be a whole number"),
+        ({"widths": (8, 8)}, "widths=(8, 8) must be three numbers of channels"),
+        ({"lr": 0}, "lr=0 must be a positive number"),
+        ({"bias_rate": float("inf")}, "bias_rate=inf must be a positive number"),
+        ({"momentum": 1}, "momentum=1 must be at least 0 and less than 1"),
+        ({"label_smoothing": -0.1}, "label_smoothing=-0.1 must be at least 0 and less than 1"),
+        ({"small_until": 2}, "small_until=2 must be at least 0"),
+        ({"weight_decay": float("nan")}, "weight_decay=nan must be at least 0"),
+        ({"flip": "never"}, "flip='never' is unknown"),
+        ({"padding": -1}, "padding=-1 must be"),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_refused(options, says):
+    with pytest.raises(ValueError, match=re.escape(says)):
+        FastRecipe(**{"epochs": 1, **options})
+
+
+def test_from_a_shell_it_prints_an_epoch_a_line(monkeypatch, capsys):
+    monkeypatch.setattr(recipes, "load_dataset", lambda name, split, download: part(split, 500))
+    assert main(["--epochs", "1"]) == 0
+    assert re.fullmatch(r"epoch 1/1: \d+ s, loss \d\.\d{3}, accuracy 0\.\d{4}\n", capsys.readouterr().out)
+
+
+def test_from_a_shell_a_missing_data_set_is_said(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("DLCOURSE_DATA", str(tmp_path))
+    assert main(["--data", "cifar10"]) == 1
+    assert "cifar10 is not under" in capsys.readouterr().err
