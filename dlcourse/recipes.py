@@ -136,7 +136,7 @@ class FastEpoch:
 
     epoch: int
     seconds: float
-    """Of training since the start: loading and augmentation count, evaluation does not."""
+    """Of training since the start: whitening, loading and augmentation count, evaluation does not."""
     train_loss: float
     accuracy: float
     """On the images to evaluate on."""
@@ -147,15 +147,18 @@ def train_fast(
 ) -> tuple[FastNet, list[FastEpoch]]:
     """Train by the recipe, evaluating after each epoch; stops early at the accuracy `until`.
 
-    Returns the network, for images normalised by the training images' mean and deviation, and the epochs.
+    Raises ValueError for fewer images than a batch. Returns the network, for images normalised by the training images' mean and deviation, and the epochs.
     """
+    if len(train) < recipe.batch_size:
+        raise ValueError(f"train holds {len(train)} images, fewer than batch_size={recipe.batch_size}")
     seed_everything(seed)
+    started = time.perf_counter()
     pixels = train.images.float() / 255
     mean, std = (moment(pixels, dim=(0, 2, 3)).tolist() for moment in (torch.mean, torch.std))
     plain = BatchAugmentation(flip="none", mean=mean, std=std)
     network = FastNet(len(train.classes), recipe)
     if recipe.whitening:
-        network.set_whitening(plain(train.images[:5000], torch.zeros(len(train.images[:5000]), 11)))
+        network.set_whitening(plain(train.images[:2000], torch.zeros(len(train.images[:2000]), 11)))
     network.to(memory_format=torch.channels_last)
     augment, small_epochs = recipe.augmentation(mean, std), round(recipe.small_until * recipe.epochs)
     loaders = {size: BatchLoader(images, recipe.batch_size, augment, train=True, seed=seed, drop_last=True)
@@ -165,7 +168,7 @@ def train_fast(
     optimizer = make_optimizer(network, recipe)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, one_cycle(recipe.epochs * len(full)))
     epochs: list[FastEpoch] = []
-    seconds = 0.0
+    seconds = time.perf_counter() - started
     for epoch in range(recipe.epochs):
         started = time.perf_counter()
         loader = loaders["small" if epoch < small_epochs else "full"]

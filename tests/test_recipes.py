@@ -185,6 +185,11 @@ def test_a_recipe_that_cannot_be_is_refused(options, says):
         FastRecipe(**{"epochs": 1, **options})
 
 
+def test_fewer_images_than_a_batch_are_refused():
+    with pytest.raises(ValueError, match="train holds 30 images, fewer than batch_size=40"):
+        train_fast(SMALL, part("train", 30), part("test", 10))
+
+
 def test_from_a_shell_it_prints_an_epoch_a_line(monkeypatch, capsys):
     monkeypatch.setattr(recipes, "load_dataset", lambda name, split, download: part(split, 500))
     assert main(["--epochs", "1"]) == 0
