@@ -5,7 +5,7 @@
 A shallow, wide network in which nearly all arithmetic is 3×3 convolutions, a first layer that whitens the images' 2×2
 patches, and every habit of a long training replaced by one that pays within a few epochs. The ideas are those of
 ResNet-9 (Page 2018, "How to train your ResNet", myrtle.ai) and of airbench (Jordan 2024, arXiv:2404.00498); each field of
-`FastRecipe` names the source of its own and can be switched off.
+`FastRecipe` names the source of its own, and each trick can be left out: `FastRecipe().without("muon")`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import argparse
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 import torch
@@ -25,6 +25,20 @@ from torch.nn import functional as F
 from dlcourse.data import BatchAugmentation, BatchLoader
 from dlcourse.data.datasets import DATASETS, ImageArrays, load_dataset
 from dlcourse.runtime import progress, seed_everything
+
+TRICKS: dict[str, dict[str, Any]] = {
+    "muon": {"muon": False},
+    "whitening": {"whitening": False},
+    "identity start": {"identity_start": False},
+    "fast biases": {"bias_rate": 1.0},
+    "one cycle": {"one_cycle": False},
+    "label smoothing": {"label_smoothing": 0.0},
+    "alternating flip": {"flip": "random"},
+    "mirror": {"mirror": False},
+    "bf16": {"bf16": False},
+    "channels last": {"channels_last": False},
+}
+"""The fields that leave out a trick: each is then as an ordinary training has it."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +50,20 @@ class FastRecipe:
     widths: tuple[int, int, int] = (32, 128, 256)
     """Channels of the three stages. The first, on 16 times the pixels of the last, costs the most time a channel."""
     batch_size: int = 500
+    muon: bool = True
+    """The convolutions learn by `Muon`, all else by SGD with Nesterov's momentum; without, all by that."""
+    muon_lr: float = 0.24
+    muon_momentum: float = 0.6
+    """As in airbench, for batches of 2,000; four times as many steps of a quarter of the images bear the same."""
     lr: float = 0.8
-    """The highest rate, for losses that are a batch's mean. It rises from a fifth of that in the first fifth of the run
-    and falls to nothing: one cycle (Smith 2018, arXiv:1803.09820)."""
+    """SGD's highest rate, for losses that are a batch's mean."""
     momentum: float = 0.85
     """Nesterov's, as in airbench."""
+    one_cycle: bool = True
+    """Every rate rises from a fifth of itself to its highest in the first fifth of the run and falls to nothing
+    (Smith 2018, arXiv:1803.09820); without, it stays."""
     weight_decay: float = 1.3e-3
+    """Of what SGD trains."""
     label_smoothing: float = 0.2
     """This share of each label is spread over all classes (Szegedy et al. 2016, arXiv:1512.00567)."""
     whitening: bool = True
@@ -55,11 +77,15 @@ class FastRecipe:
     padding: int = 2
     """Pixels by which images are shifted at most."""
     cutout: int = 0
-    """Side of a hidden square (DeVries and Taylor 2017, arXiv:1708.04552)."""
+    """Side of a hidden square (DeVries and Taylor 2017, arXiv:1708.04552); it pays in longer trainings."""
     small_until: float = 0.0
     """The share of the epochs in which images have 3/4 of their side, and cost about half (Howard 2018, fast.ai)."""
     mirror: bool = True
     """Evaluate the mean of what the network says of an image and of its mirror image."""
+    bf16: bool | None = None
+    """Compute in bfloat16 under autocast (Micikevicius et al. 2018, arXiv:1710.03740); None: where `bf16_is_faster()`."""
+    channels_last: bool = True
+    """Keep a pixel's channels side by side in memory, as the convolutions of a CPU want them."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
@@ -67,15 +93,21 @@ class FastRecipe:
                 raise ValueError(f"{name}={value!r} must be a whole number of at least 1")
         if len(self.widths) != 3 or min(self.widths) < 1:
             raise ValueError(f"widths={self.widths} must be three numbers of channels")
-        for name, high in (("momentum", 1), ("label_smoothing", 1), ("small_until", 1.01)):
+        for name, high in (("momentum", 1), ("muon_momentum", 1), ("label_smoothing", 1), ("small_until", 1.01)):
             if not 0 <= (share := getattr(self, name)) < high:
                 raise ValueError(f"{name}={share} must be at least 0 and less than {high:g}")
-        for name in ("lr", "bias_rate"):
+        for name in ("lr", "muon_lr", "bias_rate"):
             if not (math.isfinite(rate := getattr(self, name)) and rate > 0):
                 raise ValueError(f"{name}={rate} must be a positive number")
         if not self.weight_decay >= 0:
             raise ValueError(f"weight_decay={self.weight_decay} must be at least 0")
         self.augmentation((0.5,) * 3, (0.5,) * 3)  # complains of a flip, padding or cutout that does not fit
+
+    def without(self, *tricks: str) -> FastRecipe:
+        """This recipe with the named ones of TRICKS left out. Raises ValueError for a name that is none of them."""
+        if unknown := [trick for trick in tricks if trick not in TRICKS]:
+            raise ValueError(f"{unknown[0]!r} is not a trick of the recipe; they are {', '.join(TRICKS)}")
+        return replace(self, **{name: value for trick in tricks for name, value in TRICKS[trick].items()})
 
     def augmentation(self, mean: Sequence[float], std: Sequence[float]) -> BatchAugmentation:
         """What is done to a batch of training images."""
@@ -89,7 +121,7 @@ class FastNet(nn.Module):
         super().__init__()
         self.whiten = nn.Conv2d(3, 24, 2)
         channels = (24, *recipe.widths)
-        self.stages = nn.Sequential(*(_Stage(a, b, recipe) for a, b in zip(channels, recipe.widths, strict=False)))
+        self.stages = nn.Sequential(*(FastStage(a, b, recipe) for a, b in zip(channels, recipe.widths, strict=False)))
         self.head = nn.Linear(recipe.widths[-1], num_classes, bias=False)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -111,7 +143,7 @@ class FastNet(nn.Module):
         nn.init.zeros_(self.whiten.bias)  # type: ignore[arg-type]
 
 
-class _Stage(nn.Module):
+class FastStage(nn.Module):
     """convolution, pooling, norm, GELU, convolution, norm, GELU: half the side."""
 
     def __init__(self, in_channels: int, channels: int, recipe: FastRecipe) -> None:
@@ -130,6 +162,80 @@ class _Stage(nn.Module):
         return F.gelu(self.bn2(self.conv2(maps)))
 
 
+class Muon(torch.optim.Optimizer):
+    """Momentum, each matrix's step made orthogonal: every direction is learned at the same pace, not the strongest first.
+
+    Jordan et al. 2024, "Muon: an optimizer for hidden layers", kellerjordan.github.io/posts/muon. A convolution's weight
+    (out, in, k, k) is the matrix (out, in·k·k). Before each step it is scaled back to rows of length 1 in the mean: batch
+    norm makes the output the same, and lr stays the part of the weights that a step replaces.
+    """
+
+    def __init__(self, weights: Sequence[Tensor], lr: float, momentum: float = 0.6) -> None:
+        super().__init__(weights, {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """One step with Nesterov's momentum; a closure is not evaluated."""
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if "velocity" not in self.state[weight]:
+                    self.state[weight]["velocity"] = torch.zeros_like(weight)
+                velocity = self.state[weight]["velocity"]
+                velocity.mul_(group["momentum"]).add_(weight.grad)
+                direction = weight.grad + group["momentum"] * velocity
+                weight.mul_(len(weight) ** 0.5 / weight.norm())
+                weight.sub_(group["lr"] * orthogonalize(direction.flatten(1)).view_as(weight))
+
+
+def orthogonalize(matrix: Tensor, steps: int = 3) -> Tensor:
+    """About U Vᵀ of a matrix U S Vᵀ (rows, columns): its singular values are driven near 1, by products alone.
+
+    A Newton-Schulz iteration with the polynomial of Jordan et al. 2024, which trades exactness for speed: five steps
+    leave singular values between 0.68 and 1.14 unless they were tiny, three suffice to train.
+    """
+    if matrix.shape[0] > matrix.shape[1]:
+        return orthogonalize(matrix.T, steps).T
+    matrix = matrix / (matrix.norm() + 1e-7)  # no singular value is then above 1
+    for _ in range(steps):
+        gram = matrix @ matrix.T
+        matrix = 3.4445 * matrix + (-4.7750 * gram + 2.0315 * gram @ gram) @ matrix
+    return matrix
+
+
+def make_optimizers(network: FastNet, recipe: FastRecipe) -> list[torch.optim.Optimizer]:
+    """SGD, the biases of the norms at their own rate, and Muon for the stages' convolutions.
+
+    A parameter decays by the same share a step at either rate of SGD.
+    """
+    convolutions = [module.weight for module in network.stages.modules() if isinstance(module, nn.Conv2d)]
+    biases = [module.bias for module in network.stages.modules() if isinstance(module, nn.BatchNorm2d)]
+    others = [network.whiten.weight, network.whiten.bias, network.head.weight]
+    if not recipe.muon:
+        others += convolutions
+    groups = [
+        {
+            "params": [each for each in others if each is not None and each.requires_grad],
+            "lr": recipe.lr,
+            "weight_decay": recipe.weight_decay,
+        },
+        {"params": biases, "lr": recipe.lr * recipe.bias_rate, "weight_decay": recipe.weight_decay / recipe.bias_rate},
+    ]
+    sgd = torch.optim.SGD(groups, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=True)
+    return [sgd, Muon(convolutions, recipe.muon_lr, recipe.muon_momentum)] if recipe.muon else [sgd]
+
+
+def one_cycle(steps: int, start: float = 0.2, rising: float = 0.2) -> Callable[[int], float]:
+    """The share of the highest rate at each step 0 … steps: up from `start` in a straight line, then down to 0."""
+    peak = max(1, round(rising * steps))
+
+    def share(step: int) -> float:
+        if step < peak:
+            return start + (1 - start) * step / peak
+        return max(0.0, (steps - step) / max(1, steps - peak))
+
+    return share
+
+
 @dataclass(frozen=True)
 class FastEpoch:
     """An epoch of a fast training."""
@@ -143,11 +249,18 @@ class FastEpoch:
 
 
 def train_fast(
-    recipe: FastRecipe, train: ImageArrays, test: ImageArrays, *, seed: int = 0, until: float | None = None, verbose: bool = False
+    recipe: FastRecipe,
+    train: ImageArrays,
+    test: ImageArrays,
+    *,
+    seed: int = 0,
+    until: float | None = None,
+    verbose: bool = False,
 ) -> tuple[FastNet, list[FastEpoch]]:
     """Train by the recipe, evaluating after each epoch; stops early at the accuracy `until`.
 
-    Raises ValueError for fewer images than a batch. Returns the network, for images normalised by the training images' mean and deviation, and the epochs.
+    Returns the network, for images normalised by the training images' mean and deviation, and the epochs. Raises
+    ValueError for fewer training images than a batch.
     """
     if len(train) < recipe.batch_size:
         raise ValueError(f"train holds {len(train)} images, fewer than batch_size={recipe.batch_size}")
@@ -159,69 +272,71 @@ def train_fast(
     network = FastNet(len(train.classes), recipe)
     if recipe.whitening:
         network.set_whitening(plain(train.images[:2000], torch.zeros(len(train.images[:2000]), 11)))
-    network.to(memory_format=torch.channels_last)
-    augment, small_epochs = recipe.augmentation(mean, std), round(recipe.small_until * recipe.epochs)
-    loaders = {size: BatchLoader(images, recipe.batch_size, augment, train=True, seed=seed, drop_last=True)
-               for size, images in _sizes(train, small_epochs > 0)}  # fmt: skip
+    if recipe.channels_last:
+        network.to(memory_format=torch.channels_last)
+    small_epochs = round(recipe.small_until * recipe.epochs)
+    small, full = (
+        BatchLoader(images, recipe.batch_size, recipe.augmentation(mean, std), train=True, seed=seed, drop_last=True)
+        for images in (shrunk(train) if small_epochs else train, train)
+    )
     test_loader = BatchLoader(test, 1000, plain)
-    full = loaders["full"]
-    optimizer = make_optimizer(network, recipe)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, one_cycle(recipe.epochs * len(full)))
+    optimizers = make_optimizers(network, recipe)
+    shape = one_cycle(recipe.epochs * len(full)) if recipe.one_cycle else lambda step: 1.0
+    schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, shape) for optimizer in optimizers]
+    bf16 = bf16_is_faster() if recipe.bf16 is None else recipe.bf16
     epochs: list[FastEpoch] = []
     seconds = time.perf_counter() - started
-    for epoch in range(recipe.epochs):
+    for epoch in range(1, recipe.epochs + 1):
         started = time.perf_counter()
-        loader = loaders["small" if epoch < small_epochs else "full"]
-        loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+        loader = small if epoch <= small_epochs else full
+        loader.sampler.set_epoch(epoch - 1)  # type: ignore[attr-defined]
         network.train()
         losses = []
-        for images, labels in progress(loader, f"epoch {epoch + 1}"):
-            loss = F.cross_entropy(network(images), labels, label_smoothing=recipe.label_smoothing)
+        for images, labels in progress(loader, f"epoch {epoch}"):
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                logits = network(images)
+            loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
             loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            schedule.step()
+            for optimizer, schedule in zip(optimizers, schedules, strict=True):
+                optimizer.step()
+                optimizer.zero_grad()
+                schedule.step()
             losses.append(loss.detach())
         seconds += time.perf_counter() - started
-        epochs.append(FastEpoch(epoch + 1, seconds, float(torch.stack(losses).mean()), accuracy(network, test_loader, recipe.mirror)))
+        done = FastEpoch(
+            epoch, seconds, float(torch.stack(losses).mean()), accuracy(network, test_loader, recipe.mirror)
+        )
+        epochs.append(done)
         if verbose:
-            done = epochs[-1]
-            print(f"epoch {done.epoch}/{recipe.epochs}: {done.seconds:.0f} s, loss {done.train_loss:.3f}, accuracy {done.accuracy:.4f}", flush=True)
-        if until is not None and epochs[-1].accuracy >= until:
+            print(
+                f"epoch {epoch}/{recipe.epochs}: {seconds:.0f} s, loss {done.train_loss:.3f}, accuracy {done.accuracy:.4f}",
+                flush=True,
+            )
+        if until is not None and done.accuracy >= until:
             break
     return network, epochs
 
 
-def _sizes(train: ImageArrays, small: bool) -> Iterator[tuple[str, ImageArrays]]:
-    """The images, and where they are wanted with 3/4 of their side."""
-    yield "full", train
-    if small:
-        side = round(train.images.shape[-1] * 3 / 4)
-        images = F.interpolate(train.images.float(), (side, side), mode="bilinear", antialias=True)
-        yield "small", ImageArrays(images.round().clamp(0, 255).to(torch.uint8), train.targets, classes=train.classes)
+def shrunk(images: ImageArrays) -> ImageArrays:
+    """The images with 3/4 of their side."""
+    side = round(images.images.shape[-1] * 3 / 4)
+    small = F.interpolate(images.images.float(), (side, side), mode="bilinear", antialias=True)
+    return ImageArrays(small.round().clamp(0, 255).to(torch.uint8), images.targets, classes=images.classes)
 
 
-def make_optimizer(network: FastNet, recipe: FastRecipe) -> torch.optim.Optimizer:
-    """SGD with Nesterov's momentum; the biases of the norms at their own rate. Weight decay is a share of the rate."""
-    named = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
-    biases = [parameter for name, parameter in named if name.endswith("bias") and "bn" in name]
-    others = [parameter for name, parameter in named if not (name.endswith("bias") and "bn" in name)]
-    rate, decay = recipe.lr * recipe.bias_rate, recipe.weight_decay
-    groups = [{"params": others, "lr": recipe.lr, "weight_decay": decay},
-              {"params": biases, "lr": rate, "weight_decay": decay / recipe.bias_rate}]  # fmt: skip
-    return torch.optim.SGD(groups, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=True)
-
-
-def one_cycle(steps: int, start: float = 0.2, rising: float = 0.2) -> Any:
-    """The share of the highest rate at each step 0 … steps: up from `start` in a straight line, then down to 0."""
-    peak = max(1, round(rising * steps))
-
-    def share(step: int) -> float:
-        if step < peak:
-            return start + (1 - start) * step / peak
-        return max(0.0, (steps - step) / max(1, steps - peak))
-
-    return share
+def bf16_is_faster() -> bool:
+    """Whether a convolution in bfloat16 takes clearly less time than in float32 on this CPU: it needs units of its own."""
+    images, filters = (
+        torch.ones(shape).to(memory_format=torch.channels_last) for shape in ((64, 64, 16, 16), (64, 64, 3, 3))
+    )
+    seconds = {torch.float32: math.inf, torch.bfloat16: math.inf}
+    for _ in range(5):
+        for dtype, least in seconds.items():
+            one, other = images.to(dtype), filters.to(dtype)
+            started = time.perf_counter()
+            F.conv2d(one, other, padding=1)
+            seconds[dtype] = min(least, time.perf_counter() - started)
+    return seconds[torch.bfloat16] < 0.8 * seconds[torch.float32]
 
 
 @torch.no_grad()
@@ -246,13 +361,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--data", choices=DATASETS, default="fashion-mini")
     parser.add_argument("--epochs", type=int, default=FastRecipe.epochs)
+    parser.add_argument("--widths", type=int, nargs=3, default=FastRecipe.widths, help="channels of the three stages")
+    parser.add_argument(
+        "--without", nargs="+", default=[], choices=TRICKS, metavar="TRICK", help=f"leave out: {', '.join(TRICKS)}"
+    )
     parser.add_argument("--until", type=float, help="stop at this accuracy, such as 0.94")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--download", action="store_true", help="fetch the data set where it is missing")
     given = parser.parse_args(arguments)
     try:
+        recipe = FastRecipe(given.epochs, widths=tuple(given.widths)).without(*given.without)
         train, test = (load_dataset(given.data, part, download=given.download) for part in ("train", "test"))
-        train_fast(FastRecipe(given.epochs), train, test, seed=given.seed, until=given.until, verbose=True)
+        train_fast(recipe, train, test, seed=given.seed, until=given.until, verbose=True)
     except (ValueError, OSError) as error:
         print(f"python -m dlcourse.recipes: {error}", file=sys.stderr)
         return 1

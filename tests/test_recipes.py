@@ -10,9 +10,22 @@ from torch.nn import functional as F
 from dlcourse import recipes
 from dlcourse.data import load_dataset
 from dlcourse.data.datasets import ImageArrays
-from dlcourse.recipes import FastNet, FastRecipe, accuracy, main, make_optimizer, one_cycle, train_fast
+from dlcourse.recipes import (
+    TRICKS,
+    FastNet,
+    FastRecipe,
+    Muon,
+    accuracy,
+    bf16_is_faster,
+    main,
+    make_optimizers,
+    one_cycle,
+    orthogonalize,
+    shrunk,
+    train_fast,
+)
 
-SMALL = FastRecipe(2, widths=(8, 12, 16), batch_size=40)
+SMALL = FastRecipe(2, widths=(8, 12, 16), batch_size=40, bf16=False)
 
 
 def part(split, count):
@@ -74,20 +87,72 @@ def test_pooling_before_the_norm_gives_the_same_as_after():
     torch.testing.assert_close(stage(maps), F.gelu(stage.bn2(stage.conv2(after))))
 
 
-# the optimizer and the schedule
+# the optimizers and the schedule
 
 
-def test_only_the_biases_of_the_norms_learn_faster():
+def names_of(net, group):
+    names = {id(parameter): name for name, parameter in net.named_parameters()}
+    return {names[id(parameter)] for parameter in group["params"]}
+
+
+CONVOLUTIONS = {f"stages.{i}.conv{k}.weight" for i in range(3) for k in (1, 2)}
+BIASES = {f"stages.{i}.bn{k}.bias" for i in range(3) for k in (1, 2)}
+
+
+def test_each_parameter_has_the_optimizer_that_is_said():
     net = FastNet(10, SMALL)
     net.set_whitening(torch.rand(9, 3, 8, 8))
-    others, biases = make_optimizer(net, SMALL).param_groups
-    names = {id(parameter): name for name, parameter in net.named_parameters()}
-    assert {names[id(parameter)] for parameter in biases["params"]} == {f"stages.{i}.bn{k}.bias" for i in range(3) for k in (1, 2)}
-    assert {names[id(p)] for p in others["params"]} == {
-        "whiten.bias", "head.weight", *(f"stages.{i}.conv{k}.weight" for i in range(3) for k in (1, 2)),
-    }  # fmt: skip
+    sgd, muon = make_optimizers(net, SMALL)
+    others, biases = sgd.param_groups
+    assert names_of(net, muon.param_groups[0]) == CONVOLUTIONS
+    assert names_of(net, biases) == BIASES
+    assert names_of(net, others) == {"whiten.bias", "head.weight"}
     assert biases["lr"] == 64 * others["lr"]
     assert biases["lr"] * biases["weight_decay"] == pytest.approx(others["lr"] * others["weight_decay"])
+
+
+def test_without_muon_sgd_has_them_all():
+    net = FastNet(10, SMALL)
+    (sgd,) = make_optimizers(net, SMALL.without("muon", "fast biases"))
+    others, biases = sgd.param_groups
+    assert names_of(net, others) == {"whiten.weight", "whiten.bias", "head.weight", *CONVOLUTIONS}
+    assert biases["lr"] == others["lr"]
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (5, 30), (30, 5)])
+def test_orthogonalize_drives_the_singular_values_towards_one_and_turns_nothing(shape):
+    torch.manual_seed(0)
+    matrix = torch.randn(shape)
+    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    found = orthogonalize(matrix, steps=5)
+    inside = left.T @ found @ right.T  # diagonal if the directions stayed
+    torch.testing.assert_close(inside, torch.diag(inside.diagonal()), atol=1e-4, rtol=0)
+    assert values.max() / values.min() > 1.5
+    assert 0.6 < inside.diagonal().min() <= inside.diagonal().max() < 1.2
+
+
+def test_orthogonalize_is_torchs_iteration():
+    """torch.optim.Muon computes it in bfloat16, and takes matrices only."""
+    torch.manual_seed(0)
+    weight = torch.nn.Parameter(torch.randn(8, 20))
+    weight.grad = torch.randn(8, 20)
+    before = weight.detach().clone()
+    torch.optim.Muon([weight], lr=0.1, weight_decay=0, momentum=0.6, ns_steps=3).step()
+    step = (before - weight.detach()) / 0.1
+    torch.testing.assert_close(orthogonalize(weight.grad, steps=3), step, atol=0.03, rtol=0)
+
+
+def test_muon_takes_orthogonal_steps_with_nesterovs_momentum_from_rows_of_length_one():
+    torch.manual_seed(0)
+    weight = torch.nn.Parameter(3 * torch.randn(4, 2, 3, 3))
+    optimizer = Muon([weight], lr=0.1, momentum=0.5)
+    first, second = torch.randn(2, *weight.shape)
+    expected = weight.detach().clone()
+    for gradient, direction in ((first, 1.5 * first), (second, second + 0.5 * (second + 0.5 * first))):
+        weight.grad = gradient.clone()
+        optimizer.step()
+        expected = 2 * expected / expected.norm() - 0.1 * orthogonalize(direction.flatten(1)).view(4, 2, 3, 3)
+        torch.testing.assert_close(weight.detach(), expected)
 
 
 def test_the_rate_rises_to_its_highest_and_falls_to_nothing():
@@ -114,7 +179,9 @@ def test_two_epochs_learn(trained):
 def test_the_seed_decides_everything(trained):
     torch.manual_seed(99)
     net, epochs = train_fast(SMALL, part("train", 1000), part("test", 300), seed=1)
-    assert all(torch.equal(a, b) for a, b in zip(net.state_dict().values(), trained[0].state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(net.state_dict().values(), trained[0].state_dict().values(), strict=True)
+    )
     assert [epoch.accuracy for epoch in epochs] == [epoch.accuracy for epoch in trained[1]]
     other, _ = train_fast(SMALL, part("train", 1000), part("test", 300), seed=2)
     assert not torch.equal(other.head.weight, net.head.weight)
@@ -129,7 +196,7 @@ def test_the_whitening_filters_and_the_norms_weights_stay_as_they_were(trained):
 
 
 def test_without_whitening_the_first_layer_learns():
-    net, _ = train_fast(FastRecipe(1, widths=(8, 8, 8), batch_size=100, whitening=False), part("train", 200), part("test", 100))
+    net, _ = train_fast(SMALL.without("whitening"), part("train", 200), part("test", 100))
     assert net.whiten.weight.requires_grad
     assert not torch.equal(net.whiten.weight[12:], -net.whiten.weight[:12])
 
@@ -154,6 +221,69 @@ def test_images_are_small_at_first_if_that_is_asked_for(monkeypatch):
     assert sides == [24] * 4 + [32] * 2
 
 
+def test_every_trick_can_be_left_out():
+    whole = FastRecipe(1)
+    for trick, fields in TRICKS.items():
+        ordinary = whole.without(trick)
+        changed = {name for name in vars(whole) if getattr(whole, name) != getattr(ordinary, name)}
+        assert changed == set(fields), trick
+    assert whole.without("muon", "mirror") == FastRecipe(1, muon=False, mirror=False)
+    with pytest.raises(ValueError, match="'luck' is not a trick of the recipe; they are muon, whitening"):
+        whole.without("muon", "luck")
+
+
+def test_what_is_left_out_is_not_done(monkeypatch):
+    seen = []
+    forward = FastNet.forward
+
+    def noting(self, images):
+        if self.training:
+            seen.append(
+                (
+                    torch.is_autocast_enabled("cpu"),
+                    self.stages[0].conv1.weight.is_contiguous(memory_format=torch.channels_last),
+                )
+            )
+        return forward(self, images)
+
+    monkeypatch.setattr(FastNet, "forward", noting)
+    rates = []
+    step = Muon.step
+    monkeypatch.setattr(Muon, "step", lambda self: (rates.append(self.param_groups[0]["lr"]), step(self)))
+    recipe = FastRecipe(1, widths=(4, 4, 4), batch_size=40, bf16=True)
+    train_fast(recipe, part("train", 200), part("test", 50))
+    assert seen == [(True, True)] * 5
+    assert rates == pytest.approx([0.24 * share for share in (0.2, 1, 0.75, 0.5, 0.25)])
+    seen.clear(), rates.clear()
+    train_fast(recipe.without("bf16", "channels last", "one cycle"), part("train", 200), part("test", 50))
+    assert seen == [(False, False)] * 5
+    assert rates == [0.24] * 5
+
+
+def test_bf16_is_taken_where_it_is_faster(monkeypatch):
+    clock = iter(range(100))
+    monkeypatch.setattr(recipes.time, "perf_counter", lambda: next(clock))
+    assert not bf16_is_faster()  # both take 1 second
+    monkeypatch.undo()
+    convolution = F.conv2d
+
+    def slow(images, *rest, **options):
+        recipes.time.sleep(0.03 if images.dtype == torch.float32 else 0)
+        return convolution(images, *rest, **options)
+
+    monkeypatch.setattr(F, "conv2d", slow)
+    assert bf16_is_faster()
+
+
+def test_small_images_have_three_quarters_of_the_side():
+    images = part("train", 6)
+    small = shrunk(images)
+    assert small.images.shape == (6, 3, 24, 24)
+    assert small.images.dtype == torch.uint8
+    assert small.targets == images.targets
+    torch.testing.assert_close(small.images.float().mean(), images.images.float().mean(), rtol=0.02, atol=0)
+
+
 def test_the_mirrored_answer_is_the_mean_of_both_sides(trained):
     net, _ = trained
     images = torch.randn(40, 3, 32, 32)
@@ -172,6 +302,8 @@ def test_the_mirrored_answer_is_the_mean_of_both_sides(trained):
         ({"widths": (8, 8)}, "widths=(8, 8) must be three numbers of channels"),
         ({"lr": 0}, "lr=0 must be a positive number"),
         ({"bias_rate": float("inf")}, "bias_rate=inf must be a positive number"),
+        ({"muon_lr": float("nan")}, "muon_lr=nan must be a positive number"),
+        ({"muon_momentum": 1}, "muon_momentum=1 must be at least 0 and less than 1"),
         ({"momentum": 1}, "momentum=1 must be at least 0 and less than 1"),
         ({"label_smoothing": -0.1}, "label_smoothing=-0.1 must be at least 0 and less than 1"),
         ({"small_until": 2}, "small_until=2 must be at least 0"),
@@ -192,7 +324,7 @@ def test_fewer_images_than_a_batch_are_refused():
 
 def test_from_a_shell_it_prints_an_epoch_a_line(monkeypatch, capsys):
     monkeypatch.setattr(recipes, "load_dataset", lambda name, split, download: part(split, 500))
-    assert main(["--epochs", "1"]) == 0
+    assert main(["--epochs", "1", "--widths", "4", "4", "4", "--without", "muon", "label smoothing"]) == 0
     assert re.fullmatch(r"epoch 1/1: \d+ s, loss \d\.\d{3}, accuracy 0\.\d{4}\n", capsys.readouterr().out)
 
 
