@@ -10,6 +10,8 @@ left to dlcourse; torchrun would take --run for one of its own options.)
 
 from __future__ import annotations
 
+import gc
+import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +33,7 @@ def processes() -> Iterator[None]:
     """Join the processes that torchrun started, over gloo and, where there are GPUs, NCCL; alone, do nothing.
 
     Each gets its GPU, or its share of the cores: torchrun leaves every process one thread, unless OMP_NUM_THREADS says
-    another number.
+    another number. No DistributedDataParallel made inside may outlive it: so train in a function of your own.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ or dist.is_initialized():
         yield
@@ -41,8 +43,12 @@ def processes() -> Iterator[None]:
         torch.cuda.set_device(local_rank)
     if os.environ.get("OMP_NUM_THREADS") == "1":
         torch.set_num_threads(max(1, usable_cores() // local_size))
+    # Gloo's threads need Python once more after their last message. If they still live when Python ends, that aborts the
+    # process. They end with the group, which a DistributedDataParallel keeps, and torch._dynamo when imported meanwhile.
+    importlib.import_module("torch._dynamo")
     dist.init_process_group()
     yield
+    gc.collect()
     dist.destroy_process_group()  # not after an error: it could wait for a process that is gone, and torchrun ends all
 
 

@@ -64,6 +64,45 @@ def test_each_process_knows_its_place(two):
     assert two["threads"] >= 1
 
 
+WITH_A_CYCLE = """
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from dlcourse.training.distributed import processes
+
+
+def gloo_threads():
+    return sum("gloo" in path.read_text() for path in Path("/proc/self/task").glob("*/comm"))
+
+
+def train():
+    model = DistributedDataParallel(nn.Linear(4, 2))
+    model.holders = [model]
+    model(torch.ones(1, 4)).sum().backward()
+
+
+assert "torch._dynamo" not in sys.modules
+with processes():
+    train()
+    assert gloo_threads() >= 2
+print(f"left:{gloo_threads()};", end="", flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc names the threads")
+def test_the_end_ends_gloos_threads(tmp_path):
+    """One that still let go of its last message while Python ended aborted the process now and then."""
+    program = tmp_path / "program.py"
+    program.write_text(WITH_A_CYCLE)
+    done = torchrun(program)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "left:0;" * 2
+
+
 def test_two_halves_give_the_gradient_of_the_whole_batch(two):
     for kind in ("no norm", "synchronized"):
         assert two[kind]["scale"] > 1e-2
