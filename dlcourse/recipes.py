@@ -84,8 +84,7 @@ class FastRecipe:
     cutout: int = 0
     """Side of a hidden square (DeVries and Taylor 2017, arXiv:1708.04552); it pays in longer trainings."""
     small_until: float = 0.5
-    """The share of the epochs in which images have 3/4 of their side, and cost about half (Howard 2018, fast.ai). Until it
-    has seen the whole side the network names large images badly: the accuracy of those epochs means little."""
+    """The share of the epochs in which images have 3/4 of their side, and cost about half (Howard 2018, fast.ai)."""
     mirror: bool = True
     """Evaluate the mean of what the network says of an image and of its mirror image."""
     bf16: bool | None = None
@@ -244,8 +243,8 @@ class FastEpoch:
     seconds: float
     """Of training since the start: whitening, loading and augmentation count, evaluation does not."""
     train_loss: float
-    accuracy: float
-    """On the images to evaluate on."""
+    accuracy: float | None
+    """On the images to evaluate on; None after small images, as long as the network has not seen the whole side."""
 
 
 def train_fast(
@@ -257,7 +256,7 @@ def train_fast(
     until: float | None = None,
     verbose: bool = False,
 ) -> tuple[FastNet, list[FastEpoch]]:
-    """Train by the recipe, evaluating after each epoch; stops early at the accuracy `until`.
+    """Train by the recipe, evaluating after each epoch of whole images; stops early at the accuracy `until`.
 
     Returns the network, for images normalised by the training images' mean and deviation, and the epochs. Raises
     ValueError for fewer training images than a batch.
@@ -303,16 +302,17 @@ def train_fast(
                 schedule.step()
             losses.append(loss.detach())
         seconds += time.perf_counter() - started
-        done = FastEpoch(
-            epoch, seconds, float(torch.stack(losses).mean()), accuracy(network, test_loader, recipe.mirror)
-        )
-        epochs.append(done)
+        found = None
+        if epoch > small_epochs or epoch == recipe.epochs:
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                found = accuracy(network, test_loader, recipe.mirror)
+        epochs.append(FastEpoch(epoch, seconds, float(torch.stack(losses).mean()), found))
         if verbose:
+            said = "of small images" if found is None else f"accuracy {found:.4f}"
             print(
-                f"epoch {epoch}/{recipe.epochs}: {seconds:.0f} s, loss {done.train_loss:.3f}, accuracy {done.accuracy:.4f}",
-                flush=True,
+                f"epoch {epoch}/{recipe.epochs}: {seconds:.0f} s, loss {epochs[-1].train_loss:.3f}, {said}", flush=True
             )
-        if until is not None and done.accuracy >= until:
+        if until is not None and found is not None and found >= until:
             break
     return network, epochs
 

@@ -1,6 +1,7 @@
 """The fast recipe: what each trick claims to do, it does, and the whole of it learns."""
 
 import re
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -219,8 +220,26 @@ def test_images_are_small_at_first_if_that_is_asked_for(monkeypatch):
 
     monkeypatch.setattr(FastNet, "forward", noting)
     recipe = FastRecipe(3, widths=(4, 4, 4), batch_size=100, small_until=0.67)
-    train_fast(recipe, part("train", 200), part("test", 50))
+    _, epochs = train_fast(recipe, part("train", 200), part("test", 50), until=0)
     assert sides == [24] * 4 + [32] * 2
+    assert [epoch.accuracy is None for epoch in epochs] == [True, True, False]  # nor is the run over before
+    _, epochs = train_fast(replace(recipe, small_until=1), part("train", 100), part("test", 50))
+    assert [epoch.accuracy is None for epoch in epochs] == [True, True, False]  # the last one counts in any case
+
+
+def test_evaluation_computes_as_the_training_does(monkeypatch):
+    seen = []
+    forward = FastNet.forward
+
+    def noting(self, images):
+        seen.append((self.training, torch.is_autocast_enabled("cpu")))
+        return forward(self, images)
+
+    monkeypatch.setattr(FastNet, "forward", noting)
+    for bf16 in (False, True):
+        seen.clear()
+        train_fast(replace(SMALL, epochs=1, bf16=bf16), part("train", 40), part("test", 20))
+        assert set(seen) == {(True, bf16), (False, bf16)}
 
 
 def test_every_trick_can_be_left_out():

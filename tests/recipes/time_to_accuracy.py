@@ -4,8 +4,8 @@
     python tests/recipes/time_to_accuracy.py resnet18 --cifar FOLDER --steps 60
     python tests/recipes/time_to_accuracy.py tutorial --cifar FOLDER --epochs 2
 
-FOLDER holds cifar-10-batches-py. `recipe` trains FastRecipe(epochs, widths=…) and prints after how many seconds of training each
-accuracy was passed. `resnet18` times steps of the ordinary ResNet-18 recipe (CIFAR stem, batches of 128, float32, crop and
+FOLDER holds cifar-10-batches-py. `recipe` trains FastRecipe(epochs, widths=…, …) and prints after how many seconds of training
+each accuracy was passed. `resnet18` times steps of the ordinary ResNet-18 recipe (CIFAR stem, batches of 128, float32, crop and
 flip of PIL pictures, SGD 0.1 with Nesterov's momentum) and multiplies: epochs of its own schedule are not trained here. `tutorial` trains the
 network of PyTorch's CIFAR-10 tutorial as the tutorial does: batches of 4, SGD 0.001, momentum 0.9.
 """
@@ -35,10 +35,11 @@ GOALS = (0.90, 0.92, 0.93, 0.94)
 
 
 def recipe(given: argparse.Namespace, train: ImageArrays, test: ImageArrays) -> None:
-    how = FastRecipe(given.epochs, widths=tuple(given.widths), batch_size=given.batch, muon_lr=given.muon_lr)
+    fields = ("batch_size", "muon_lr", "padding", "cutout", "small_until")
+    how = FastRecipe(given.epochs, widths=tuple(given.widths), **{name: getattr(given, name) for name in fields})
     for seed in range(given.first_seed, given.first_seed + given.seeds):
         _, epochs = train_fast(how, train, test, seed=seed, verbose=True)
-        passed = {goal: next((e.seconds for e in epochs if e.accuracy >= goal), None) for goal in GOALS}
+        passed = {goal: next((e.seconds for e in epochs if (e.accuracy or 0) >= goal), None) for goal in GOALS}
         said = ", ".join(f"{goal:.0%} {'not' if s is None else f'after {s:.0f} s'}" for goal, s in passed.items())
         print(f"seed {seed}: {epochs[-1].accuracy:.2%} after {epochs[-1].seconds:.0f} s; {said}", flush=True)
 
@@ -99,8 +100,11 @@ def main() -> None:
     parser.add_argument("--cifar", required=True, help="the folder that holds cifar-10-batches-py")
     parser.add_argument("--epochs", type=int, default=FastRecipe.epochs)
     parser.add_argument("--widths", type=int, nargs=3, default=FastRecipe.widths)
-    parser.add_argument("--batch", type=int, default=FastRecipe.batch_size)
+    parser.add_argument("--batch-size", type=int, default=FastRecipe.batch_size)
     parser.add_argument("--muon-lr", type=float, default=FastRecipe.muon_lr)
+    parser.add_argument("--padding", type=int, default=FastRecipe.padding)
+    parser.add_argument("--cutout", type=int, default=FastRecipe.cutout)
+    parser.add_argument("--small-until", type=float, default=FastRecipe.small_until)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=60)
