@@ -3,13 +3,14 @@
 import re
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.nn import functional as F
 
 from dlcourse import recipes
-from dlcourse.data import load_dataset
+from dlcourse.data import BatchAugmentation, load_dataset
 from dlcourse.data.datasets import ImageArrays
 from dlcourse.recipes import (
     TRICKS,
@@ -38,6 +39,26 @@ def part(split, count):
 def trained():
     torch.manual_seed(7)
     return train_fast(SMALL, part("train", 1000), part("test", 300), seed=1)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Every forward pass of a FastNet: what it was given, and how it was to compute."""
+    seen, forward = [], FastNet.forward
+
+    def noting(self, images):
+        seen.append(
+            SimpleNamespace(
+                images=images,
+                training=self.training,
+                autocast=torch.is_autocast_enabled("cpu"),
+                channels_last=self.stages[0].conv1.weight.is_contiguous(memory_format=torch.channels_last),
+            )
+        )
+        return forward(self, images)
+
+    monkeypatch.setattr(FastNet, "forward", noting)
+    return seen
 
 
 # the network
@@ -133,6 +154,7 @@ def test_orthogonalize_drives_the_singular_values_towards_one_and_turns_nothing(
     torch.testing.assert_close(inside, torch.diag(inside.diagonal()), atol=1e-4, rtol=0)
     assert values.max() / values.min() > 1.5
     assert 0.6 < inside.diagonal().min() <= inside.diagonal().max() < 1.2
+    torch.testing.assert_close(orthogonalize(matrix), orthogonalize(matrix.T).T)
 
 
 def test_orthogonalize_is_torchs_iteration():
@@ -194,6 +216,7 @@ def test_the_seed_decides_everything(trained):
 def test_the_whitening_filters_and_the_norms_weights_stay_as_they_were(trained):
     net, _ = trained
     assert torch.equal(net.whiten.weight[12:], -net.whiten.weight[:12])  # as it was set
+    assert net.head.weight.grad is None  # nothing is left of the last step
     assert all(bool((stage.bn1.weight == 1).all()) for stage in net.stages)
     assert bool((net.stages[0].bn1.bias != 0).any())
 
@@ -209,37 +232,50 @@ def test_a_run_ends_at_the_accuracy_that_is_asked_for():
     assert len(epochs) == 1
 
 
-def test_images_are_small_at_first_if_that_is_asked_for(monkeypatch):
-    sides = []
-    forward = FastNet.forward
-
-    def noting(self, images):
-        if self.training:
-            sides.append(images.shape[-1])
-        return forward(self, images)
-
-    monkeypatch.setattr(FastNet, "forward", noting)
+def test_images_are_small_at_first_if_that_is_asked_for(calls):
     recipe = FastRecipe(3, widths=(4, 4, 4), batch_size=100, small_until=0.67)
     _, epochs = train_fast(recipe, part("train", 200), part("test", 50), until=0)
-    assert sides == [24] * 4 + [32] * 2
+    assert [call.images.shape[-1] for call in calls if call.training] == [24] * 4 + [32] * 2
     assert [epoch.accuracy is None for epoch in epochs] == [True, True, False]  # nor is the run over before
     _, epochs = train_fast(replace(recipe, small_until=1), part("train", 100), part("test", 50))
     assert [epoch.accuracy is None for epoch in epochs] == [True, True, False]  # the last one counts in any case
 
 
-def test_evaluation_computes_as_the_training_does(monkeypatch):
-    seen = []
-    forward = FastNet.forward
+def test_every_epoch_has_an_order_of_its_own_and_whole_batches(calls):
+    train_fast(replace(SMALL, flip="none", padding=0), part("train", 100), part("test", 20))
+    batches = [call.images for call in calls if call.training]
+    assert [len(images) for images in batches] == [40] * 4
+    assert not torch.equal(batches[0], batches[2])
 
-    def noting(self, images):
-        seen.append((self.training, torch.is_autocast_enabled("cpu")))
-        return forward(self, images)
 
-    monkeypatch.setattr(FastNet, "forward", noting)
-    for bf16 in (False, True):
-        seen.clear()
-        train_fast(replace(SMALL, epochs=1, bf16=bf16), part("train", 40), part("test", 20))
-        assert set(seen) == {(True, bf16), (False, bf16)}
+@pytest.mark.parametrize("bf16", [False, True])
+def test_bf16_is_as_asked_or_as_measured_and_evaluation_computes_as_the_training_does(calls, monkeypatch, bf16):
+    monkeypatch.setattr(recipes, "bf16_is_faster", lambda: bf16)
+    for asked in (bf16, None):
+        calls.clear()
+        train_fast(replace(SMALL, epochs=1, bf16=asked), part("train", 40), part("test", 20))
+        assert {(call.training, call.autocast) for call in calls} == {(True, bf16), (False, bf16)}
+
+
+@pytest.mark.parametrize(("mirror", "passes"), [(True, 2), (False, 1)])
+def test_the_mirror_costs_a_second_pass(calls, mirror, passes):
+    train_fast(replace(SMALL, epochs=1, mirror=mirror), part("train", 40), part("test", 20))
+    assert sum(not call.training for call in calls) == passes
+
+
+def test_labels_are_smoothed_in_training(monkeypatch):
+    monkeypatch.setattr(
+        recipes.F, "cross_entropy", lambda logits, labels, label_smoothing: logits.sum() * label_smoothing
+    )
+    _, sharp = train_fast(replace(SMALL, epochs=1, label_smoothing=0.0), part("train", 40), part("test", 20))
+    _, smooth = train_fast(replace(SMALL, epochs=1, label_smoothing=0.3), part("train", 40), part("test", 20))
+    assert sharp[0].train_loss == 0
+    assert smooth[0].train_loss != 0
+
+
+def test_the_augmentation_has_what_the_recipe_says():
+    augment = FastRecipe(1, padding=3, cutout=6, flip="none").augmentation((0.1,) * 3, (0.2,) * 3)
+    assert augment == BatchAugmentation(padding=3, cutout=6, flip="none", mean=(0.1,) * 3, std=(0.2,) * 3)
 
 
 def test_every_trick_can_be_left_out():
@@ -253,31 +289,17 @@ def test_every_trick_can_be_left_out():
         whole.without("muon", "luck")
 
 
-def test_what_is_left_out_is_not_done(monkeypatch):
-    seen = []
-    forward = FastNet.forward
-
-    def noting(self, images):
-        if self.training:
-            seen.append(
-                (
-                    torch.is_autocast_enabled("cpu"),
-                    self.stages[0].conv1.weight.is_contiguous(memory_format=torch.channels_last),
-                )
-            )
-        return forward(self, images)
-
-    monkeypatch.setattr(FastNet, "forward", noting)
+def test_what_is_left_out_is_not_done(calls, monkeypatch):
     rates = []
     step = Muon.step
     monkeypatch.setattr(Muon, "step", lambda self: (rates.append(self.param_groups[0]["lr"]), step(self)))
     recipe = FastRecipe(1, widths=(4, 4, 4), batch_size=40, bf16=True, small_until=0)
     train_fast(recipe, part("train", 200), part("test", 50))
-    assert seen == [(True, True)] * 5
+    assert all(call.autocast and call.channels_last for call in calls)
     assert rates == pytest.approx([0.08 * share for share in (0.2, 1, 0.75, 0.5, 0.25)])
-    seen.clear(), rates.clear()
+    calls.clear(), rates.clear()
     train_fast(recipe.without("bf16", "channels last", "one cycle"), part("train", 200), part("test", 50))
-    assert seen == [(False, False)] * 5
+    assert not any(call.autocast or call.channels_last for call in calls)
     assert rates == [0.08] * 5
 
 
