@@ -362,6 +362,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", choices=DATASETS, default="fashion-mini")
     parser.add_argument("--epochs", type=int, default=FastRecipe.epochs)
     parser.add_argument("--widths", type=int, nargs=3, default=FastRecipe.widths, help="channels of the three stages")
+    parser.add_argument("--padding", type=int, default=FastRecipe.padding, help="pixels by which images are shifted at most")
+    parser.add_argument("--cutout", type=int, default=FastRecipe.cutout, help="side of the hidden square")
     parser.add_argument(
         "--without", nargs="+", default=[], choices=TRICKS, metavar="TRICK", help=f"leave out: {', '.join(TRICKS)}"
     )
@@ -370,9 +372,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--download", action="store_true", help="fetch the data set where it is missing")
     given = parser.parse_args(arguments)
     try:
-        recipe = FastRecipe(given.epochs, widths=tuple(given.widths)).without(*given.without)
+        recipe = FastRecipe(given.epochs, widths=tuple(given.widths), padding=given.padding, cutout=given.cutout)
         train, test = (load_dataset(given.data, part, download=given.download) for part in ("train", "test"))
-        train_fast(recipe, train, test, seed=given.seed, until=given.until, verbose=True)
+        train_fast(recipe.without(*given.without), train, test, seed=given.seed, until=given.until, verbose=True)
     except (ValueError, OSError) as error:
         print(f"python -m dlcourse.recipes: {error}", file=sys.stderr)
         return 1

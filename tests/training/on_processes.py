@@ -1,6 +1,6 @@
 """What two processes compute, each check of it a file for test_distributed.py:
 
-    torchrun --standalone --nproc-per-node 2 tests/training/on_processes.py FOLDER
+torchrun --standalone --nproc-per-node 2 tests/training/on_processes.py FOLDER
 """
 
 from __future__ import annotations
@@ -173,49 +173,49 @@ def step_with_nan():
     return "no error"
 
 
-def main(folder: Path, what: str) -> None:
-    with processes():
-        if what == "die":
-            make_trainer(folder / "die", checkpoint_every=1, callbacks=[DieIn(1, 7)]).fit(*loaders())
-            return
-        if what == "finish":  # what "die" and Ctrl-C left, on two processes again
-            for name in ("die", "ctrl-c"):
-                trainer = make_trainer(folder / name, checkpoint_every=1).resume(folder / name / "last.pt")
-                history = trainer.fit(*loaders())
-                if is_main():
-                    torch.save((trainer.model.state_dict(), history.epochs), folder / f"{name} finished.pt")
-            return
-        everywhere, main_only = Counting(), CountingInMain()
-        trainer = make_trainer(folder / "run", callbacks=[everywhere, main_only])
-        history = trainer.fit(*loaders())
-        weights = {name: value.clone() for name, value in trainer.model.state_dict().items()}
-        stopped = make_trainer(folder / "stopped", callbacks=[StopIn(1)])
-        stopped.fit(*loaders())
-        interrupted = make_trainer(folder / "ctrl-c", callbacks=[CtrlCIn(1, 7)])
-        interrupted.fit(*loaders())
-        found = {
-            "threads": torch.get_num_threads(),
-            "ranks": gather(rank()),
-            "from main": from_main(f"process {rank()}"),
-            "any": [any_process(rank() == 1), any_process(False)],
-            "parts": gather(list(evaluation_part(7))),
-            "no norm": gradients(lambda channels: nn.Identity(), synchronized=False),
-            "synchronized": gradients(nn.BatchNorm2d, synchronized=True),
-            "not synchronized": gradients(nn.BatchNorm2d, synchronized=False),
-            "metrics": ragged_metrics(),
-            "refusals": refusals(),
-            "same weights": gather({name: value.double().sum().item() for name, value in weights.items()}),
-            "histories": gather(history.epochs),
-            "calls": gather((everywhere.steps, main_only.steps)),
-            "stopped": gather(len(stopped.history.epochs)),
-            "interrupted": gather((interrupted.history.interrupted, interrupted.state.step)),
-            "norms": sum(isinstance(module, GlooBatchNorm) for module in trainer.model.modules()),
-            "nan": gather(step_with_nan()),
-            "spread": load_checkpoint(folder / "run" / "last.pt")["run"]["processes"],
-        }
-        if is_main():
-            torch.save({**found, "weights": weights}, folder / "found.pt")
+def look(folder: Path, what: str) -> None:
+    if what == "die":
+        make_trainer(folder / "die", checkpoint_every=1, callbacks=[DieIn(1, 7)]).fit(*loaders())
+        return
+    if what == "finish":  # what "die" and Ctrl-C left, on two processes again
+        for name in ("die", "ctrl-c"):
+            trainer = make_trainer(folder / name, checkpoint_every=1).resume(folder / name / "last.pt")
+            history = trainer.fit(*loaders())
+            if is_main():
+                torch.save((trainer.model.state_dict(), history.epochs), folder / f"{name} finished.pt")
+        return
+    everywhere, main_only = Counting(), CountingInMain()
+    trainer = make_trainer(folder / "run", callbacks=[everywhere, main_only])
+    history = trainer.fit(*loaders())
+    weights = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    stopped = make_trainer(folder / "stopped", callbacks=[StopIn(1)])
+    stopped.fit(*loaders())
+    interrupted = make_trainer(folder / "ctrl-c", callbacks=[CtrlCIn(1, 7)])
+    interrupted.fit(*loaders())
+    found = {
+        "threads": torch.get_num_threads(),
+        "ranks": gather(rank()),
+        "from main": from_main(f"process {rank()}"),
+        "any": [any_process(rank() == 1), any_process(False)],
+        "parts": gather(list(evaluation_part(7))),
+        "no norm": gradients(lambda channels: nn.Identity(), synchronized=False),
+        "synchronized": gradients(nn.BatchNorm2d, synchronized=True),
+        "not synchronized": gradients(nn.BatchNorm2d, synchronized=False),
+        "metrics": ragged_metrics(),
+        "refusals": refusals(),
+        "same weights": gather({name: value.double().sum().item() for name, value in weights.items()}),
+        "histories": gather(history.epochs),
+        "calls": gather((everywhere.steps, main_only.steps)),
+        "stopped": gather(len(stopped.history.epochs)),
+        "interrupted": gather((interrupted.history.interrupted, interrupted.state.step)),
+        "norms": sum(isinstance(module, GlooBatchNorm) for module in trainer.model.modules()),
+        "nan": gather(step_with_nan()),
+        "spread": load_checkpoint(folder / "run" / "last.pt")["run"]["processes"],
+    }
+    if is_main():
+        torch.save({**found, "weights": weights}, folder / "found.pt")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "check")
+    with processes():
+        look(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "check")
