@@ -218,6 +218,7 @@ def test_the_whitening_filters_and_the_norms_weights_stay_as_they_were(trained):
     assert torch.equal(net.whiten.weight[12:], -net.whiten.weight[:12])  # as it was set
     assert net.head.weight.grad is None  # nothing is left of the last step
     assert all(bool((stage.bn1.weight == 1).all()) for stage in net.stages)
+    assert all(stage.bn1.momentum == stage.bn2.momentum == 0.4 for stage in net.stages)
     assert bool((net.stages[0].bn1.bias != 0).any())
 
 
@@ -369,6 +370,15 @@ def test_from_a_shell_it_prints_an_epoch_a_line(monkeypatch, capsys):
     monkeypatch.setattr(recipes, "load_dataset", lambda name, split, download: part(split, 500))
     assert main(["--epochs", "1", "--widths", "4", "4", "4", "--without", "muon", "label smoothing"]) == 0
     assert re.fullmatch(r"epoch 1/1: \d+ s, loss \d\.\d{3}, accuracy 0\.\d{4}\n", capsys.readouterr().out)
+
+
+def test_from_a_shell_the_flags_reach_the_recipe(monkeypatch):
+    taken = []
+    monkeypatch.setattr(recipes, "load_dataset", lambda name, split, download: part(split, 10))
+    monkeypatch.setattr(recipes, "train_fast", lambda recipe, *images, **options: taken.append(recipe))
+    flags = ["--epochs", "3", "--widths", "4", "5", "6", "--padding", "3", "--cutout", "7", "--without", "muon"]
+    assert main(flags) == 0
+    assert taken == [FastRecipe(3, widths=(4, 5, 6), padding=3, cutout=7, muon=False)]
 
 
 def test_from_a_shell_a_missing_data_set_is_said(capsys, tmp_path, monkeypatch):

@@ -1,6 +1,6 @@
 """What two processes compute, each check of it a file for test_distributed.py:
 
-torchrun --standalone --nproc-per-node 2 tests/training/on_processes.py FOLDER
+    torchrun --standalone --nproc-per-node 2 tests/training/on_processes.py FOLDER
 """
 
 from __future__ import annotations
