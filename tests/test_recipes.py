@@ -25,6 +25,7 @@ from dlcourse.recipes import (
     orthogonalize,
     shrunk,
     train_fast,
+    views,
 )
 
 SMALL = FastRecipe(2, widths=(8, 12, 16), batch_size=40, bf16=False, small_until=0)
@@ -258,9 +259,11 @@ def test_bf16_is_as_asked_or_as_measured_and_evaluation_computes_as_the_training
         assert {(call.training, call.autocast) for call in calls} == {(True, bf16), (False, bf16)}
 
 
-@pytest.mark.parametrize(("mirror", "passes"), [(True, 2), (False, 1)])
-def test_the_mirror_costs_a_second_pass(calls, mirror, passes):
-    train_fast(replace(SMALL, epochs=1, mirror=mirror), part("train", 40), part("test", 20))
+@pytest.mark.parametrize(
+    ("mirror", "shifts", "passes"), [(True, True, 6), (True, False, 2), (False, True, 3), (False, False, 1)]
+)
+def test_every_view_costs_a_pass(calls, mirror, shifts, passes):
+    train_fast(replace(SMALL, epochs=1, mirror=mirror, shifts=shifts), part("train", 40), part("test", 20))
     assert sum(not call.training for call in calls) == passes
 
 
@@ -332,10 +335,36 @@ def test_the_mirrored_answer_is_the_mean_of_both_sides(trained):
     net, _ = trained
     images = torch.randn(40, 3, 32, 32)
     labels = (net(images) + net(images.flip(3))).argmax(1).detach()
-    assert accuracy(net, [(images, labels)]) == 1
-    assert accuracy(net, [(images.flip(3), labels)]) == 1  # the same answer from either side
-    assert accuracy(net, [(images, net(images).argmax(1))], mirror=False) == 1
+    assert accuracy(net, [(images, labels)], shifts=False) == 1
+    assert accuracy(net, [(images.flip(3), labels)], shifts=False) == 1  # the same answer from either side
+    assert accuracy(net, [(images, net(images).argmax(1))], mirror=False, shifts=False) == 1
     assert not net.training
+
+
+def test_the_shifted_views_are_moved_by_a_pixel_and_count_as_much_as_the_images():
+    images = torch.arange(16.0).reshape(1, 1, 4, 4)
+    (_, whole), (half, down), (other_half, up) = views(images, mirror=False, shifts=True)
+    assert whole is images
+    assert half + other_half == 1
+    assert torch.equal(down[..., 1:, 1:], images[..., :-1, :-1])
+    assert torch.equal(up[..., :-1, :-1], images[..., 1:, 1:])
+    assert down[0, 0, 0].tolist() == [5, 4, 5, 6]  # the border is a reflection: no black edge that training never showed
+    six = views(images, mirror=True, shifts=True)
+    assert [weight for weight, _ in six] == [1, 0.5, 0.5] * 2
+    assert all(torch.equal(a.flip(3), b) for (_, a), (_, b) in zip(six[:3], six[3:], strict=True))
+
+
+def test_the_answer_is_the_weighted_sum_over_the_views():
+    def network(images):  # names the colour of the corner
+        return F.one_hot(images[:, 0, 0, 0].long(), 10).float()
+
+    network.eval = lambda: None
+    images = torch.zeros(1, 1, 4, 4)
+    images[..., 0, 0], images[..., 1, 1] = 3, 7  # both shifted views have the 7 in the corner
+    assert accuracy(network, [(images, torch.tensor([3]))], mirror=False, shifts=False) == 1
+    assert accuracy(network, [(images, torch.tensor([7]))], mirror=False, shifts=True) == 0  # 1 to 1: the first wins
+    images[..., 0, 3] = 7  # the mirror image begins with the 7, too
+    assert accuracy(network, [(images, torch.tensor([7]))], mirror=True, shifts=True) == 1
 
 
 @pytest.mark.parametrize(

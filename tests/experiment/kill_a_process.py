@@ -1,6 +1,6 @@
 """Kill one of two processes in the middle of `torchrun … -m dlcourse train`, go on with one process, and compare.
 
-    python tests/experiment/kill_a_process.py --config fashion-mini --seconds 15
+    python tests/experiment/kill_a_process.py --config fashion-mini --seconds 2
 
 Prints the exit status of torchrun, what it said, the step that was saved, and the largest difference of the final weights
 and metrics from a run on two processes that nothing stopped, and from one on one process. Without augmentation and
@@ -40,6 +40,16 @@ def finish(process: subprocess.Popen[str], name: str) -> float:
     return time.perf_counter() - started
 
 
+def workers_after_a_checkpoint(torchrun: subprocess.Popen[str], checkpoint: Path, seconds: float) -> list[psutil.Process]:
+    """The processes that train, so many seconds after the first checkpoint."""
+    while not checkpoint.exists() and torchrun.poll() is None:
+        time.sleep(0.05)
+    time.sleep(seconds)
+    if torchrun.poll() is not None:
+        raise SystemExit(f"the run was over {seconds:g} s after its first checkpoint: give fewer --seconds or more --epochs\n{torchrun.communicate()[1]}")
+    return [child for child in psutil.Process(torchrun.pid).children() if "dlcourse" in child.cmdline()]
+
+
 def difference(run: Run, other: Run) -> str:
     weights, others = (load_checkpoint(each.folder / "last.pt")["model"] for each in (run, other))
     largest = max(float((weights[name].double() - others[name].double()).abs().max()) for name in weights)
@@ -52,7 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="fashion-mini")
     parser.add_argument("--epochs", default="6")
-    parser.add_argument("--seconds", type=float, default=15, help="from the start to the kill")
+    parser.add_argument("--seconds", type=float, default=2, help="from the first checkpoint to the kill")
     given = parser.parse_args()
     flags = [
         "--config", given.config, "--training.epochs", given.epochs, "--training.checkpoint_every", "5",
@@ -63,8 +73,7 @@ def main() -> None:
         print(f"one process:   {finish(start(ONE, root / 'one', *flags), 'one process'):.0f} s")
         print(f"two processes: {finish(start(TORCHRUN, root / 'two', *flags), 'two processes'):.0f} s")
         killed = start(TORCHRUN, root / "killed", *flags)
-        time.sleep(given.seconds)
-        workers = [child for child in psutil.Process(killed.pid).children() if "dlcourse" in child.cmdline()]
+        workers = workers_after_a_checkpoint(killed, root / "killed" / "last.pt", given.seconds)
         workers[-1].send_signal(signal.SIGKILL)
         began = time.perf_counter()
         _, said = killed.communicate(timeout=120)
